@@ -1,0 +1,1 @@
+"""Published policy-gradient methods as values: numbers in, numbers out. No config, no devices, no logging."""

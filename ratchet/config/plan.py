@@ -1,0 +1,106 @@
+"""What is derived from a config: the numbers people otherwise compute by hand, and get wrong. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ratchet.config.schedule import Schedule
+from ratchet.config.schema import RunConfig
+from ratchet.core.shape import ModelShape
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Derived once, before a run starts; never written again."""
+
+    parameters: int
+    context_tokens: int
+    """Most tokens of prompt and answer together."""
+    prompts_per_step: int
+    samples_per_prompt: int
+    samples_per_step: int
+    updates_per_batch: int
+    samples_per_update: float
+    steps: int
+    total_samples: int
+    total_updates: int
+    prompt_tokens: int
+    """Length of a typical prompt, measured on the first tasks."""
+    max_generated_tokens_per_step: int
+    max_trained_tokens_per_step: int
+    weights_bytes: int
+    optimiser_bytes: int
+    gradients_bytes: int
+    engine_weights_bytes: int
+    cache_bytes: int
+    """Key-value cache of a full set of rows at full length."""
+    logits_bytes: int
+    generate_flops_per_step: int
+    """At full length: an upper bound."""
+    train_flops_per_step: int
+    """At full length: an upper bound."""
+    sync_points: tuple[int, ...]
+    """Steps at which the sampler gets new weights; the first hundred."""
+    staleness_max: int
+    staleness_mean: float
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plan as JSON values."""
+        return asdict(self)
+
+    @property
+    def memory_bytes(self) -> int:
+        """What the run holds in memory at its worst, activations aside."""
+        return (
+            self.weights_bytes
+            + self.optimiser_bytes
+            + self.gradients_bytes
+            + self.engine_weights_bytes
+            + self.cache_bytes
+            + self.logits_bytes
+        )
+
+
+def make_plan(config: RunConfig, shape: ModelShape, prompt_tokens: int) -> Plan:
+    """Return the plan of a config for a model of this shape and prompts of this length."""
+    explore, train = config.explore, config.train
+    samples = explore.prompts_per_step * explore.samples_per_prompt
+    context = min(config.policy.context or shape.context, shape.context)
+    answer = max(0, min(explore.max_tokens, context - prompt_tokens))
+    updates = train.updates_per_batch
+    schedule = Schedule(config.sync)
+    stale = [schedule.staleness(k) for k in range(train.steps)]
+    rows = min(samples, config.engine.max_rows)
+    prompt_pairs = explore.prompts_per_step * prompt_tokens * (prompt_tokens + 1) // 2
+    answer_pairs = samples * (answer * prompt_tokens + answer * (answer + 1) // 2)
+    tokens = explore.prompts_per_step * prompt_tokens + samples * answer
+    forward = shape.forward_flops(tokens, prompt_pairs + answer_pairs, samples * answer)
+    trained = 3 * forward + (forward if train.reference_kl else 0)
+    width = 4 if config.policy.dtype == "float32" else 2
+    return Plan(
+        parameters=shape.num_parameters,
+        context_tokens=context,
+        prompts_per_step=explore.prompts_per_step,
+        samples_per_prompt=explore.samples_per_prompt,
+        samples_per_step=samples,
+        updates_per_batch=updates,
+        samples_per_update=samples / updates,
+        steps=train.steps,
+        total_samples=samples * train.steps,
+        total_updates=updates * train.steps,
+        prompt_tokens=prompt_tokens,
+        max_generated_tokens_per_step=samples * answer,
+        max_trained_tokens_per_step=samples * answer,
+        weights_bytes=shape.num_parameters * 4 * (2 if train.reference_kl else 1),
+        optimiser_bytes=shape.num_parameters * 8,
+        gradients_bytes=shape.num_parameters * 4,
+        engine_weights_bytes=shape.num_parameters * width,
+        cache_bytes=rows * (prompt_tokens + answer) * shape.kv_floats_per_token * width,
+        logits_bytes=train.max_logits * 4 * 3,
+        generate_flops_per_step=forward,
+        train_flops_per_step=trained,
+        sync_points=tuple(k for k in range(train.steps) if schedule.staleness(k) == 0)[:100],
+        staleness_max=max(stale),
+        staleness_mean=sum(stale) / len(stale),
+    )

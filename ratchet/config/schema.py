@@ -1,0 +1,200 @@
+"""The sections of a recipe. Each field: type, unit, bound, sentence; its default exists only here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from ratchet.config.curve import Curve, PositiveCurve, at, peak
+
+
+class Section(BaseModel):
+    """A table of a recipe: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class RunSection(Section):
+    """Where the run lives and what makes it repeatable."""
+
+    study: str = Field("", description="Name of the study; decides the figure drawn at the end.")
+    name: str = Field("", description="Name of the run's folder; empty chooses the study's name and the next number.")
+    folder: str = Field("runs", description="Folder that holds run folders.")
+    seed: int = Field(0, ge=0, description="Every random choice of the run derives from this number.")
+    threads: int = Field(0, ge=0, description="CPU threads for arithmetic; 0 uses all cores.")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the policy lives; auto takes a GPU if there is one.")
+
+
+class TinySection(Section):
+    """A small model made from nothing; its words and characters come from the environment."""
+
+    family: Literal["llama", "mistral", "qwen2", "qwen3"] = Field("qwen3", description="Form of the decoder.")
+    hidden: int = Field(64, ge=8, description="Width of the residual stream, in channels.")
+    layers: int = Field(2, ge=1, description="Number of layers.")
+    query_heads: int = Field(4, ge=1, description="Query heads per layer.")
+    key_heads: int = Field(4, ge=1, description="Key/value heads per layer; divides query_heads.")
+    head_size: int = Field(16, ge=2, multiple_of=2, description="Channels per head.")
+    intermediate: int = Field(192, ge=8, description="Width of the feed-forward layer, in channels.")
+    context: int = Field(256, ge=8, description="Most positions, in tokens.")
+    rope_base: float = Field(100.0, gt=1, description="Base of the rotary frequencies; small for short contexts.")
+    tied: bool = Field(False, description="Whether the output head is the embedding.")
+    characters: str = Field("", description="Further characters the tokenizer must know.")
+    words: tuple[str, ...] = Field((), description="Further strings that are single tokens.")
+
+    @model_validator(mode="after")
+    def _heads(self) -> TinySection:
+        if self.query_heads % self.key_heads:
+            raise ValueError(f"query_heads = {self.query_heads} must be a multiple of key_heads = {self.key_heads}")
+        return self
+
+
+class PolicySection(Section):
+    """The model that is trained."""
+
+    model: str = Field("", description="Folder of a Hugging Face checkpoint, or a hub id; empty makes a tiny model.")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Precision of matrix products; weights stay float32.")
+    context: int = Field(0, ge=0, description="Most tokens of prompt and answer together; 0 takes the model's own limit.")
+    tiny: TinySection = Field(default_factory=TinySection)
+
+
+class WarmStartSection(Section):
+    """Supervised fine-tuning on the environment's demonstrations before RL; cached by the hash of its settings."""
+
+    steps: int = Field(0, ge=0, description="Updates; 0 skips the warm start.")
+    batch: int = Field(16, ge=1, description="Demonstrations per update.")
+    lr: PositiveCurve = Field(3e-3, description="Learning rate.")
+    options: dict[str, object] = Field(
+        default_factory=dict, description="Environment options that hold during the warm start only."
+    )
+    cache: str = Field("", description="Folder of finished warm starts; empty uses the user's cache folder.")
+
+
+class EnvironmentSection(BaseModel):
+    """What is asked and how it is judged. All keys but `name` are the environment's own options."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = Field(min_length=1, description="A built-in environment, or file.py:Class.")
+
+    @property
+    def options(self) -> dict[str, object]:
+        return dict(self.model_extra or {})
+
+
+class ExploreSection(Section):
+    """How the policy is asked."""
+
+    prompts_per_step: int = Field(32, ge=1, description="Different tasks per step.")
+    samples_per_prompt: int = Field(8, ge=1, description="Attempts per task: the group.")
+    max_tokens: int = Field(512, ge=1, description="Most new tokens per turn.")
+    temperature: float = Field(1.0, ge=0, description="Sampling temperature; 0 is greedy.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Smallest likely set whose mass reaches this is kept; 1 keeps all.")
+    top_k: int = Field(0, ge=0, description="Likeliest tokens kept; 0 keeps all.")
+    stop: tuple[str, ...] = Field((), description="Strings that end a turn.")
+    rollout_timeout_s: float = Field(600.0, gt=0, description="Most seconds one attempt may take, then it is dropped and counted.")
+    reward_timeout_s: float = Field(30.0, gt=0, description="Most seconds a reward in its own process may take, then it is killed and counted.")
+    max_failed_share: float = Field(0.5, ge=0, le=1, description="The run stops when more than this share of a step's attempts fails.")
+
+
+class AlgorithmSection(BaseModel):
+    """The method. Keys not listed here are options of the named algorithm."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    name: str = Field("grpo", min_length=1, description="A row of the table, or file.py:builder.")
+    lr: PositiveCurve = Field(1e-6, description="Learning rate.")
+    kl_coef: Curve = Field(0.0, description="Weight of the KL divergence to the starting policy in the loss.")
+    kl: Literal["exact", "k3"] = Field("exact", description="exact sums over the vocabulary; k3 estimates from the sampled token.")
+    entropy_coef: Curve = Field(0.0, description="Weight of the entropy bonus in the loss.")
+
+    @property
+    def options(self) -> dict[str, object]:
+        return dict(self.model_extra or {})
+
+
+class TrainSection(Section):
+    """The optimiser and how a batch is cut."""
+
+    steps: int = Field(100, ge=1, description="Training steps.")
+    updates_per_batch: int = Field(1, ge=1, description="Optimiser steps per batch: its prompts are dealt into so many parts.")
+    micro_batch_tokens: int = Field(4096, ge=1, description="Most tokens per forward pass; a longer sample goes alone.")
+    max_logits: int = Field(1 << 22, ge=1024, description="Most logits held at once.")
+    grad_clip: float = Field(1.0, gt=0, description="Largest gradient norm; longer gradients are scaled down to it.")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's moment decays.")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")
+    reference_kl: bool = Field(True, description="Measure the KL to the starting policy each step, even at coefficient 0.")
+
+    @model_validator(mode="after")
+    def _betas(self) -> TrainSection:
+        if not all(0 <= b < 1 for b in self.betas):
+            raise ValueError(f"betas = {self.betas} must lie in [0, 1)")
+        return self
+
+
+def _whole(curve: Curve) -> Curve:
+    values = list(curve.values.values()) if hasattr(curve, "values") else [peak(curve), at(curve, 0)]
+    if any(v < 1 or v != int(v) for v in values):
+        raise ValueError("must be a whole number, at least 1, at every step")
+    return curve
+
+
+class SyncSection(Section):
+    """When the sampler gets new weights."""
+
+    interval: Annotated[Curve, AfterValidator(_whole)] = Field(1, description="Steps between refreshes of the sampler.")
+    offset: int = Field(0, ge=0, description="Steps the sampler may run ahead of the trainer.")
+
+
+class EngineSection(Section):
+    """The sampler."""
+
+    name: Literal["ratchet"] = Field("ratchet", description="Engine: the project's own decoder in this process.")
+    max_rows: int = Field(512, ge=1, description="Most sequences generated at once; the rest wait their turn.")
+
+
+class EvalSection(Section):
+    """Held-out evaluation during and after training."""
+
+    every: int = Field(0, ge=0, description="Steps between evaluations; 0 evaluates at the end only.")
+    tasks: int = Field(0, ge=0, description="Held-out tasks per evaluation; 0 evaluates never.")
+    samples: int = Field(1, ge=1, description="Attempts per held-out task.")
+
+
+class RecordSection(Section):
+    """What is kept on disk. Metrics and events always are."""
+
+    checkpoint_every: int = Field(10, ge=1, description="Steps between checkpoints.")
+    keep_checkpoints: int = Field(3, ge=1, description="Newest checkpoints kept; the best and the last always are.")
+    rollouts: bool = Field(True, description="Keep every group of every step, tokens included.")
+
+
+class RunConfig(Section):
+    """A whole recipe."""
+
+    run: RunSection = Field(default_factory=RunSection)
+    policy: PolicySection = Field(default_factory=PolicySection)
+    environment: EnvironmentSection
+    warm_start: WarmStartSection = Field(default_factory=WarmStartSection)
+    explore: ExploreSection = Field(default_factory=ExploreSection)
+    algorithm: AlgorithmSection = Field(default_factory=AlgorithmSection)
+    train: TrainSection = Field(default_factory=TrainSection)
+    sync: SyncSection = Field(default_factory=SyncSection)
+    engine: EngineSection = Field(default_factory=EngineSection)
+    eval: EvalSection = Field(default_factory=EvalSection)
+    record: RecordSection = Field(default_factory=RecordSection)
+
+    @model_validator(mode="after")
+    def _combinations(self) -> RunConfig:
+        updates, prompts = self.train.updates_per_batch, self.explore.prompts_per_step
+        if updates > prompts:
+            raise ValueError(
+                f"train.updates_per_batch = {updates} cannot deal explore.prompts_per_step = {prompts} prompts into "
+                f"{updates} parts: lower the first or raise the second"
+            )
+        if self.explore.temperature == 0:
+            raise ValueError(
+                "explore.temperature = 0 samples the same answer every time, so a group teaches nothing: "
+                "set it above 0 (evaluation has its own setting)"
+            )
+        return self

@@ -1,0 +1,14 @@
+"""Facts, shapes, errors: the types every other room speaks. No I/O happens here.
+
+Glossary (one word per idea, one idea per word)
+
+    task       a question with what is needed to judge an answer to it
+    turn       one generation: the exact tokens that went in and came out, with their log-probabilities
+    trajectory the turns of one agent's thread
+    rollout    one attempt at a task: its trajectories, its score, or the reason it has none
+    group      all attempts at one task: the atom of the buffer and of the baseline
+    batch      the groups of one training step as flat columns of numbers
+    step       one pass of the loop: explore, train, publish
+    update     one optimiser step; a step holds one or more
+    version    how many training steps the weights have seen: the initial weights are version 0
+"""

@@ -1,0 +1,74 @@
+"""Drawing tokens from logits, with randomness that belongs to each request alone. Shapes: B rows, V vocabulary."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+"""2^64 over the golden ratio: the increment of splitmix64."""
+
+
+def uniforms(seeds: NDArray[np.uint64], position: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return one number in [0, 1) for each (seed, position): the same wherever and in whatever batch it is asked.
+
+    Source: splitmix64, Steele et al. 2014 (Fast splittable pseudorandom number generators), its output function on a
+    counter.
+    """
+    with np.errstate(over="ignore"):
+        z = seeds + (position.astype(np.uint64) + np.uint64(1)) * GOLDEN
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        z ^= z >> np.uint64(31)
+    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def draw(
+    logits: Tensor, uniform: Tensor, temperature: Tensor, top_p: Tensor, top_k: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return tokens (B,), their log-probabilities (B,) and the log of the mass that was kept (B,).
+
+    The log-probability is that of the distribution really drawn from: tempered, cut to the top k, then to the
+    smallest set whose mass reaches top p, renormalised. Temperature 0 takes the likeliest token and reports its
+    log-probability at temperature 1.
+    """
+    greedy = temperature == 0
+    logp = (logits / torch.where(greedy, 1.0, temperature)[:, None]).log_softmax(-1)
+    cut = bool((top_p < 1).any()) or bool((top_k > 0).any())
+    if not cut:
+        log_kept = torch.zeros_like(uniform, dtype=logp.dtype)
+        token = _inverse(logp.exp(), uniform)
+    else:
+        kept = _kept(logp, top_p, top_k)
+        probs = torch.where(kept, logp.exp(), 0.0)
+        log_kept = probs.sum(-1).log()
+        token = _inverse(probs, uniform)
+    if bool(greedy.any()):
+        token = torch.where(greedy, logits.argmax(-1), token)
+        log_kept = torch.where(greedy, 0.0, log_kept)
+    return token, logp.gather(1, token[:, None])[:, 0] - log_kept, log_kept
+
+
+def _inverse(probs: Tensor, uniform: Tensor) -> Tensor:
+    """Draw by inverting the cumulative distribution; a token of probability 0 is never drawn."""
+    # Double precision: in float32 the sum over a large vocabulary is off by more than a rare token's probability.
+    cumulative = probs.double().cumsum(-1)
+    target = uniform.double()[:, None] * cumulative[:, -1:]
+    token = torch.searchsorted(cumulative, target, right=True)[:, 0]
+    # target < total, but rounding can make them equal: then the last token with any probability is meant.
+    last = (cumulative < cumulative[:, -1:]).sum(-1)
+    return torch.minimum(token, last)
+
+
+def _kept(logp: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:
+    """Return (B, V) bool: the tokens that survive top-k and top-p. Ties are broken by token number."""
+    ranked, order = logp.sort(dim=-1, descending=True, stable=True)
+    rank = torch.arange(logp.shape[-1], device=logp.device)
+    keep = (rank < top_k[:, None]) | (top_k[:, None] == 0)
+    probs = torch.where(keep, ranked.exp(), 0.0)
+    probs = probs / probs.sum(-1, keepdim=True)
+    before = probs.cumsum(-1) - probs
+    keep &= (before < top_p[:, None]) | (top_p[:, None] >= 1)
+    return torch.zeros_like(keep).scatter(1, order, keep)

@@ -1,0 +1,1 @@
+"""Environments: they make tasks and judge attempts. `table.build_environment` opens one by name."""

@@ -1,0 +1,110 @@
+"""Tasks in, groups out. Every attempt is a coroutine; all attempts of a step run at once and share the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+from ratchet.core.errors import RatchetError
+from ratchet.core.protocols import Engine, Environment, Outcome, Sampling
+from ratchet.core.rollout import Group, Rollout, Score, Status
+from ratchet.core.seeds import derive
+from ratchet.core.task import Split, Task
+from ratchet.explore.handle import PromptTooLong, RecordingHandle
+from ratchet.policy.tokenizer import Tokenizer
+from ratchet.rewards.errors import RewardError
+
+
+@dataclass(frozen=True, slots=True)
+class ExploreLimits:
+    """What bounds an attempt."""
+
+    context: int
+    """Most tokens of a conversation."""
+    rollout_timeout_s: float
+
+
+class Explorer:
+    """Makes groups: asks the environment for tasks, plays the attempts, turns failures into statuses."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        engine: Engine,
+        tokenizer: Tokenizer,
+        split: Split,
+        sampling: Sampling,
+        limits: ExploreLimits,
+    ) -> None:
+        self._environment, self._engine, self._tokenizer = environment, engine, tokenizer
+        self._split, self._sampling, self._limits = split, sampling, limits
+
+    async def groups(self, step: int, first: int, prompts: int, samples: int) -> AsyncIterator[Group]:
+        """Yield the groups of tasks first .. first + prompts - 1 in this order, `samples` attempts each."""
+        tasks = [self._environment.task(self._split, first + i) for i in range(prompts)]
+        plays = [
+            [asyncio.ensure_future(self._attempt(task, first + i, attempt)) for attempt in range(samples)]
+            for i, task in enumerate(tasks)
+        ]
+        try:
+            for i, (task, attempts) in enumerate(zip(tasks, plays, strict=True)):
+                yield Group(task, first + i, step, tuple([await a for a in attempts]))
+        finally:
+            for attempt in (a for attempts in plays for a in attempts):
+                attempt.cancel()
+
+    async def _attempt(self, task: Task, index: int, attempt: int) -> Rollout:
+        """Play one attempt to its end or to its limit."""
+        handle = RecordingHandle(
+            self._engine,
+            self._tokenizer,
+            self._sampling,
+            context=self._limits.context,
+            seed=derive(self._split.seed, self._split.name, index, attempt),
+        )
+        started = time.perf_counter()
+        status, error, score = Status.OK, "", None
+        metrics: Mapping[str, float] = {}
+        try:
+            async with asyncio.timeout(self._limits.rollout_timeout_s):
+                outcome = await self._environment.run(task, handle)
+            score, metrics = _checked(outcome), outcome.metrics
+        except PromptTooLong as reason:
+            status, error = Status.PROMPT_TOO_LONG, str(reason)
+        except RewardError as reason:
+            status, error = reason.status, str(reason)
+        except TimeoutError:
+            status, error = Status.ROLLOUT_TIMEOUT, f"took longer than {self._limits.rollout_timeout_s:g} s"
+        except RatchetError:
+            raise  # the engine or the machinery failed, not the attempt
+        except Exception as reason:  # the one place where a failed attempt becomes a fact
+            status, error = Status.ENVIRONMENT_ERROR, f"{type(reason).__name__}: {reason}"
+        return Rollout(
+            task_id=task.id,
+            attempt=attempt,
+            trajectories=(handle.trajectory(),),
+            status=status,
+            score=score if status is Status.OK else None,
+            error=error,
+            metrics=metrics,
+            seconds=time.perf_counter() - started,
+        )
+
+
+class InvalidReward(RewardError):
+    """The environment's outcome holds no finite reward."""
+
+    status = Status.REWARD_INVALID
+
+
+def _checked(outcome: Outcome) -> Score:
+    """Return the outcome's score if every number in it is finite. Raises `InvalidReward`."""
+    if not isinstance(outcome, Outcome):
+        raise InvalidReward(f"the environment returned a {type(outcome).__name__} instead of an Outcome")
+    for name, value in {"value": outcome.score.value, **outcome.score.parts}.items():
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise InvalidReward(f"the reward's {name} is {value!r}, which is not a finite number")
+    return Score(float(outcome.score.value), {k: float(v) for k, v in outcome.score.parts.items()})

@@ -1,0 +1,167 @@
+"""Text to tokens and back, chat templates included, over a `tokenizers` file as Hugging Face checkpoints hold it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tokenizers
+from jinja2 import TemplateError
+from jinja2.ext import loopcontrols
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from ratchet.core.errors import ConfigError, ModelError
+from ratchet.core.rollout import Tokens
+from ratchet.core.task import Message
+
+TINY_TEMPLATE = (
+    "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
+    "{% if message['role'] == 'assistant' %}{{ '<|end|>' }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|assistant|>' }}{% endif %}"
+)
+"""Chat template of tiny models: a role token, the text, and an end token after the assistant's."""
+
+TINY_SPECIAL = ("<|pad|>", "<|end|>", "<|unk|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>")
+"""Special tokens of tiny models, numbered from 0 in this order."""
+
+
+class Tokenizer:
+    """A tokenizer with its chat template, end tokens and padding token."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, settings: dict[str, Any], end_tokens: Sequence[int]) -> None:
+        """`settings` is the content of ``tokenizer_config.json``; `end_tokens` come from the model's configs."""
+        self.backend, self.settings = backend, settings
+        self.end_tokens = tuple(end_tokens)
+        self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
+
+    def encode(self, text: str) -> Tokens:
+        """Return the tokens of a text; nothing is added around it."""
+        return np.array(self.backend.encode(text, add_special_tokens=False).ids, dtype=np.int32)
+
+    def decode(self, tokens: Tokens | Sequence[int]) -> str:
+        """Return the text of tokens, special tokens left out."""
+        return str(self.backend.decode([int(t) for t in tokens], skip_special_tokens=True))
+
+    def pieces(self, tokens: Tokens | Sequence[int]) -> list[str]:
+        """Return each token as text, special tokens included: a view for people."""
+        return [str(self.backend.id_to_token(int(t))) for t in tokens]
+
+    def render(self, messages: Sequence[Message], *, reply: bool = True) -> str:
+        """Return the conversation as the chat template writes it, with the opening of a reply unless told not to."""
+        try:
+            return str(
+                self._template.render(
+                    messages=[{"role": m.role, "content": m.content} for m in messages],
+                    add_generation_prompt=reply,
+                    **{k: self._named(k) or "" for k in ("bos_token", "eos_token", "pad_token", "unk_token")},
+                )
+            )
+        except TemplateError as error:
+            raise ConfigError(f"The chat template refused the conversation: {error}.") from None
+
+    def chat(self, messages: Sequence[Message]) -> Tokens:
+        """Return the tokens of a conversation up to where the policy answers."""
+        return self.encode(self.render(messages))
+
+    @cached_property
+    def pad_token(self) -> int:
+        """A token for padding; the first end token where the checkpoint names none."""
+        name = self._named("pad_token")
+        found = self.backend.token_to_id(name) if name else None
+        return int(found) if found is not None else self.end_tokens[0]
+
+    @cached_property
+    def unknown_token(self) -> int | None:
+        """The token unknown text becomes, or None if the tokenizer knows every text."""
+        name = self._named("unk_token")
+        return self.backend.token_to_id(name) if name else None
+
+    def save(self, folder: Path) -> None:
+        """Write ``tokenizer.json`` and ``tokenizer_config.json``."""
+        self.backend.save(str(folder / "tokenizer.json"))
+        (folder / "tokenizer_config.json").write_text(json.dumps(self.settings, indent=2, ensure_ascii=False) + "\n")
+
+    def _named(self, key: str) -> str | None:
+        value = self.settings.get(key)
+        return value.get("content") if isinstance(value, dict) else value
+
+    @cached_property
+    def _template(self) -> Any:
+        source = self.settings.get("chat_template")
+        if isinstance(source, list):  # several named templates; the plain one is called "default"
+            source = {t["name"]: t["template"] for t in source}.get("default")
+        if not source:
+            raise ModelError(
+                "The checkpoint's tokenizer has no chat template, so a conversation cannot be put to the model. "
+                "Add chat_template to tokenizer_config.json (an instruct checkpoint has one)."
+            )
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
+        environment.globals["raise_exception"] = _refuse
+        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+        environment.filters["tojson"] = lambda value, **kw: json.dumps(value, ensure_ascii=False, **kw)
+        return environment.from_string(source)
+
+
+def _refuse(message: str) -> None:
+    raise TemplateError(message)
+
+
+def load_tokenizer(folder: Path, end_tokens: Sequence[int]) -> Tokenizer:
+    """Return the tokenizer of a checkpoint folder.
+
+    Raises `ModelError` when ``tokenizer.json`` is missing or no end token is known.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} has no tokenizer.json. Save the tokenizer in its fast form "
+            '(AutoTokenizer.from_pretrained(...).save_pretrained("folder")).'
+        )
+    settings_path = folder / "tokenizer_config.json"
+    settings = json.loads(settings_path.read_text()) if settings_path.is_file() else {}
+    template = folder / "chat_template.jinja"
+    if template.is_file():
+        settings["chat_template"] = template.read_text()
+    backend = tokenizers.Tokenizer.from_file(str(path))
+    found = list(end_tokens)
+    eos = settings.get("eos_token")
+    eos = eos.get("content") if isinstance(eos, dict) else eos
+    eos_id = backend.token_to_id(eos) if eos else None
+    if eos_id is not None and eos_id not in found:
+        found.append(eos_id)
+    if not found:
+        raise ModelError(
+            f"{folder} names no end token (eos_token_id in config.json, or eos_token in tokenizer_config.json), so no "
+            "answer could ever end. Add one of them."
+        )
+    return Tokenizer(backend, settings, found)
+
+
+def tiny_tokenizer(words: Sequence[str], characters: str) -> Tokenizer:
+    """Return a tokenizer that knows some words and otherwise single characters.
+
+    Longer words win over shorter ones. Text with other characters becomes the unknown token.
+    """
+    words = sorted({w for w in words if len(w) > 1}, key=lambda w: (-len(w), w))
+    singles = sorted({c for c in characters} | {w for w in words if len(w) == 1})
+    vocabulary = {token: i for i, token in enumerate([*TINY_SPECIAL, *sorted(words), *singles])}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<|unk|>"))
+    pattern = "|".join([re.escape(w) for w in words] + [r"[\s\S]"])
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated")
+    backend.decoder = tokenizers.decoders.Fuse()
+    backend.add_special_tokens([tokenizers.AddedToken(t, special=True, normalized=False) for t in TINY_SPECIAL])
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "pad_token": "<|pad|>",
+        "eos_token": "<|end|>",
+        "unk_token": "<|unk|>",
+        "chat_template": TINY_TEMPLATE,
+        "clean_up_tokenization_spaces": False,
+    }
+    return Tokenizer(backend, settings, [vocabulary["<|end|>"]])

@@ -1,0 +1,170 @@
+"""Checkpoints: the full state of a run as a folder that is also a Hugging Face checkpoint.
+
+    config.json model.safetensors tokenizer.json ...   the policy
+    optimiser.safetensors                              the optimiser's moments
+    sampler.safetensors                                the engine's weights, where they are older than the policy's
+    state.json                                         counters, fingerprints
+    MANIFEST.json                                      sha256 of every file; written last
+
+A checkpoint is written into a temporary folder, flushed, and renamed: it is there whole or not at all. Random numbers
+need no state, since every stream derives from names (`core.seeds`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ratchet.core.errors import CheckpointError
+from ratchet.policy.policy import Policy
+
+MANIFEST = "MANIFEST.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """The counters of a run at the end of a step."""
+
+    step: int
+    """Steps done; the next step has this number."""
+    version: int
+    """Version of the policy's weights."""
+    fingerprint: str
+    sampler_version: int
+    sampler_fingerprint: str
+    totals: Mapping[str, float] = field(default_factory=dict)
+    """Cumulative counts: tokens, rollouts, FLOPs, seconds."""
+    best_reward: float | None = None
+    best_step: int = 0
+    """The checkpoint with the highest mean reward of its last step."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Checkpoint:
+    """What a checkpoint folder holds besides the policy itself."""
+
+    folder: Path
+    state: RunState
+    optimiser: Mapping[str, Tensor]
+    sampler: Mapping[str, Tensor] | None
+    """The engine's weights where they differ from the policy's."""
+
+
+def checkpoint_path(folder: Path, step: int) -> Path:
+    """Return where the checkpoint after `step` steps lies."""
+    return folder / f"step_{step:06d}"
+
+
+def write_checkpoint(
+    folder: Path,
+    policy: Policy,
+    state: RunState,
+    optimiser: Mapping[str, Tensor],
+    sampler: Mapping[str, Tensor] | None,
+) -> Path:
+    """Write the checkpoint of `state` below `folder` and return its path. Raises `CheckpointError`."""
+    final = checkpoint_path(folder, state.step)
+    part = folder / f".{final.name}.part"
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        policy.save(part)
+        save_file({k: v.contiguous() for k, v in optimiser.items()}, part / "optimiser.safetensors")
+        if sampler is not None:
+            save_file({k: v.contiguous() for k, v in sampler.items()}, part / "sampler.safetensors")
+        (part / "state.json").write_text(json.dumps(asdict(state), indent=2) + "\n")
+        seal(part)
+        shutil.rmtree(final, ignore_errors=True)
+        part.rename(final)
+        _flush(folder)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise CheckpointError(
+            f"The checkpoint {final} cannot be written: {error.strerror}. The one before is untouched; make room or "
+            "mend the permissions, then: ratchet resume"
+        ) from error
+    return final
+
+
+def seal(folder: Path) -> None:
+    """Write the manifest of a folder's files and flush everything to the disk."""
+    digests = {p.name: _sha256(p) for p in sorted(folder.iterdir())}
+    (folder / MANIFEST).write_text(json.dumps(digests, indent=2) + "\n")
+    for path in [*folder.iterdir(), folder]:
+        _flush(path)
+
+
+def damage(path: Path) -> str:
+    """Return what is wrong with a checkpoint folder, or an empty string."""
+    manifest = path / MANIFEST
+    if not manifest.is_file():
+        return f"{MANIFEST} is missing"
+    try:
+        digests = json.loads(manifest.read_text())
+    except json.JSONDecodeError:
+        return f"{MANIFEST} is not JSON"
+    for name, digest in digests.items():
+        if not (path / name).is_file():
+            return f"{name} is missing"
+        if _sha256(path / name) != digest:
+            return f"{name} has changed since it was written"
+    return ""
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """Return the checkpoint folders below `folder`, oldest first."""
+    return sorted(p for p in folder.glob("step_*") if p.is_dir())
+
+
+def newest_sound(folder: Path) -> tuple[Path, list[str]]:
+    """Return the newest undamaged checkpoint and a sentence for each newer one that is damaged.
+
+    Raises `CheckpointError` when none is sound.
+    """
+    complaints = []
+    for path in reversed(list_checkpoints(folder)):
+        wrong = damage(path)
+        if not wrong:
+            return path, complaints
+        complaints.append(f"{path.name} is damaged ({wrong}); using the one before")
+    raise CheckpointError(f"{folder} holds no sound checkpoint: {'; '.join(complaints) or 'there is none'}.")
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Return a checkpoint's state and tensors; the policy itself is read by `Policy.load(path)`."""
+    row = json.loads((path / "state.json").read_text())
+    sampler = path / "sampler.safetensors"
+    return Checkpoint(
+        folder=path,
+        state=RunState(**row),
+        optimiser=load_file(path / "optimiser.safetensors"),
+        sampler=load_file(sampler) if sampler.is_file() else None,
+    )
+
+
+def prune(folder: Path, keep: int, also: frozenset[int]) -> None:
+    """Remove all but the newest `keep` checkpoints; the initial one and those of the steps `also` stay."""
+    found = list_checkpoints(folder)
+    for path in found[:-keep]:
+        if int(path.name[5:]) not in also | {0}:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

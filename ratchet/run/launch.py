@@ -1,0 +1,216 @@
+"""Starting a run and going on with one: the two functions behind ``ratchet train`` and ``ratchet resume``."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+import traceback
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ratchet.config.read import config_from_tree
+from ratchet.config.schema import RunConfig
+from ratchet.core.errors import ConfigError, RatchetError, RunError
+from ratchet.core.protocols import Environment
+from ratchet.core.task import Split
+from ratchet.environments.table import close_environment
+from ratchet.policy.policy import Policy
+from ratchet.rewards.probe import probe, verdict
+from ratchet.run.checkpoint import RunState, checkpoint_path, newest_sound, read_checkpoint
+from ratchet.run.finish import finish
+from ratchet.run.loops import checkpoint, run_loops
+from ratchet.run.machine import describe_environment
+from ratchet.run.observer import Observer, Silent
+from ratchet.run.parts import (
+    Parts,
+    assemble,
+    choose_device,
+    fresh_policy,
+    frozen_copy,
+    make_environment,
+    plan_for,
+)
+from ratchet.run.sync import Weights, frozen
+from ratchet.run.warm_start import warm_started
+from ratchet.store.run_store import RunStore
+
+PROBED_TASKS = 8
+"""Tasks the reward probe asks about before the first step."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How a run ended."""
+
+    folder: Path
+    finished: bool
+    """False when it was stopped before its last step."""
+
+
+def train(config: RunConfig, observer: Observer | None = None) -> RunResult:
+    """Run a config from its beginning to its end. Raises `ConfigError` or `RunError`."""
+    observer = observer or Silent()
+    set_threads(config)
+    environment = make_environment(config)
+    try:
+        policy = fresh_policy(config, environment)
+        plan = plan_for(config, policy, environment)
+        folder = choose_folder(config)
+        check_writable(folder.parent)
+        probed = probe_reward(config, environment, observer)
+        policy = warm_started(config, policy, observer)
+        store = RunStore.create(folder, config.model_dump(mode="json"), plan.as_json(), describe_environment())
+        observer.note(f"Run: {folder}")
+        fingerprint = policy.fingerprint()
+        state = RunState(0, 0, fingerprint, 0, fingerprint)
+        reference = frozen_copy(policy) if config.train.reference_kl else None
+        parts = assemble(config, store, policy, reference, plan, environment, state, observer)
+        parts.fingerprints[0] = fingerprint
+        parts.sync.hold(frozen(policy.weights(), 0, fingerprint))
+        store.append_event("start", 0, parameters=plan.parameters, fingerprint=fingerprint)
+        store.append_event("reward_probe", 0, rows=probed)
+        checkpoint(parts)
+        return _drive(parts)
+    finally:
+        close_environment(environment)
+
+
+def resume(folder: Path, observer: Observer | None = None) -> RunResult:
+    """Go on with a run from its newest sound checkpoint. Raises `ConfigError` or `RunError`."""
+    observer = observer or Silent()
+    store = RunStore.open(folder)
+    config = config_from_tree(store.config_tree())
+    set_threads(config)
+    checkpoints = folder / "checkpoints"
+    path, complaints = newest_sound(checkpoints)
+    for complaint in complaints:
+        observer.note(complaint)
+        store.append_event("damaged_checkpoint", -1, what=complaint)
+    saved = read_checkpoint(path)
+    if saved.state.step >= config.train.steps:
+        observer.note(f"{folder} is finished: all {config.train.steps} steps are done.")
+        return RunResult(folder, finished=True)
+    environment = make_environment(config)
+    try:
+        device = choose_device(config)
+        policy = Policy.load(path, device=device, dtype=config.policy.dtype)
+        if policy.fingerprint() != saved.state.fingerprint:
+            raise RunError(f"{path}: the weights are not those of its state.json. Remove this folder and resume again.")
+        first = Policy.load(checkpoint_path(checkpoints, 0), device=device, dtype=config.policy.dtype)
+        reference = first.decoder.requires_grad_(False) if config.train.reference_kl else None
+        plan = plan_for(config, policy, environment)
+        parts = assemble(config, store, policy, reference, plan, environment, saved.state, observer)
+        parts.trainer.restore(saved.optimiser)
+        state = saved.state
+        parts.fingerprints |= {state.version: state.fingerprint, state.sampler_version: state.sampler_fingerprint}
+        sampler = saved.sampler if saved.sampler is not None else policy.weights()
+        tensors = {name: tensor.to(device) for name, tensor in sampler.items()}
+        parts.sync.hold(Weights(frozen(tensors, 0, "").tensors, state.sampler_version, state.sampler_fingerprint))
+        parts.sync.offer(frozen(policy.weights(), state.version, state.fingerprint))
+        store.append_event("resume", state.step, checkpoint=path.name, environment=describe_environment())
+        observer.note(f"Resuming {folder} at step {state.step} of {config.train.steps}")
+        return _drive(parts)
+    finally:
+        close_environment(environment)
+
+
+def set_threads(config: RunConfig) -> None:
+    """Give torch the threads the config asks for."""
+    torch.set_num_threads(config.run.threads or os.cpu_count() or 1)
+
+
+def choose_folder(config: RunConfig) -> Path:
+    """Return the run's folder: as named, or the study's name and the next free number."""
+    base = Path(config.run.folder)
+    if config.run.name:
+        folder = base / config.run.name
+        if folder.exists():
+            raise ConfigError(
+                f"There is a run at {folder} already. Choose another run.name, or go on with it: ratchet resume {folder}"
+            )
+        return folder
+    stem = config.run.study or config.environment.name.rpartition(":")[2]
+    taken = [p.name.rpartition("-")[2] for p in base.glob(f"{stem}-*")] if base.is_dir() else []
+    return base / f"{stem}-{1 + max((int(t) for t in taken if t.isdigit()), default=0):03d}"
+
+
+def check_writable(folder: Path) -> None:
+    """Raise `ConfigError` before anything is computed if run folders cannot be made there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        mark = folder / f".ratchet-{os.getpid()}"
+        mark.touch()
+        mark.unlink()
+    except OSError as error:
+        raise ConfigError(
+            f'run.folder = "{folder}" cannot be written: {error.strerror}. Set run.folder to a folder that can.'
+        ) from None
+
+
+def probe_reward(config: RunConfig, environment: Environment, observer: Observer) -> list[dict[str, Any]]:
+    """Ask the reward about gold and junk before the first step; unpaid gold is an error, paid junk a note."""
+    split = Split("train", config.run.seed)
+    tasks = [environment.task(split, i) for i in range(min(PROBED_TASKS, environment.num_tasks(split) or PROBED_TASKS))]
+    rows = asyncio.run(probe(environment, tasks))
+    findings = verdict(rows)
+    for finding in findings:
+        if finding.level == "error":
+            raise ConfigError(f"Reward probe: {finding.text}")
+        observer.note(f"Reward probe: {finding.text}")
+    return [asdict(row) for row in rows]
+
+
+def _drive(parts: Parts) -> RunResult:
+    """Run the loops with signals turned into a clean stop; record how it ended."""
+    store, started = parts.store, time.perf_counter()
+    try:
+        ended = asyncio.run(_until_stopped(parts))
+    except BaseException as error:  # recorded for the one who looks later, then handed on
+        kind = "failed" if isinstance(error, RatchetError) else "crashed"
+        _record_end(parts, kind, {"error": str(error) or type(error).__name__, "trace": traceback.format_exc(limit=-6)})
+        raise
+    if ended:
+        _record_end(parts, "finished", {"seconds": round(time.perf_counter() - started, 3)})
+        finish(store, parts.observer)
+    else:
+        _record_end(parts, "stopped", {"resume": f"ratchet resume {store.folder}"})
+        parts.observer.note(f"Stopped after step {parts.state.step - 1}. Go on with: ratchet resume {store.folder}")
+    return RunResult(store.folder, ended)
+
+
+async def _until_stopped(parts: Parts) -> bool:
+    """Run the loops; the first SIGINT or SIGTERM asks for a clean stop, the second ends the process at once."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def ask(number: int) -> None:
+        parts.observer.note(f"{signal.Signals(number).name}: finishing this step, then stopping")
+        stop.set()
+        loop.remove_signal_handler(number)
+
+    handled = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        try:
+            loop.add_signal_handler(number, ask, number)
+            handled.append(number)
+        except (RuntimeError, ValueError, NotImplementedError):  # not the main thread: the program's own business
+            break
+    try:
+        return await run_loops(parts, stop)
+    finally:
+        for number in handled:
+            loop.remove_signal_handler(number)
+        parts.engine.close()
+
+
+def _record_end(parts: Parts, kind: str, facts: Mapping[str, Any]) -> None:
+    try:
+        parts.store.append_event(kind, parts.state.step, **facts)
+        parts.store.write_status({"state": kind, "step": parts.state.step, "steps": parts.config.train.steps, **facts})
+    except RunError as error:  # the disk itself is the trouble; the first error is the one to show
+        parts.observer.note(str(error))

@@ -1,0 +1,167 @@
+"""The program that trains: two short loops that share a buffer and one backward edge."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from ratchet.core.errors import RunError
+from ratchet.core.rollout import Group
+from ratchet.explore.measure import explore_metrics
+from ratchet.run.checkpoint import checkpoint_path, prune, write_checkpoint
+from ratchet.run.costs import step_costs
+from ratchet.run.evaluate import evaluate
+from ratchet.run.gate import check_versions, first_step_gate
+from ratchet.run.machine import resident_bytes
+from ratchet.run.parts import Parts, sampling_of
+
+
+async def explore_loop(p: Parts) -> None:
+    """Sample the batch of every step with the weights its schedule names."""
+    explore = p.config.explore
+    for k in range(p.state.step, p.config.train.steps):
+        with p.waits.on("explorer", "training"):
+            await p.buffer.room_for(k)
+        with p.waits.on("explorer", "weights"):
+            await p.sync.arrive(p.schedule.version_for(k))
+        first, prompts = k * explore.prompts_per_step, explore.prompts_per_step
+        async for group in p.explorer.groups(k, first, prompts, explore.samples_per_prompt):
+            await p.buffer.put(group)
+
+
+async def train_loop(p: Parts) -> None:
+    """Train on the batch of every step, put everything on disk, publish the weights."""
+    for k in range(p.state.step, p.config.train.steps):
+        started = time.perf_counter()
+        with p.waits.on("trainer", "groups"):
+            groups = await p.buffer.take(k)
+        explored = time.perf_counter() - started
+        finish_step(p, k, groups, explored)
+        await p.sync.publish(p.policy.weights(), p.state.version, p.state.fingerprint)
+        await evaluate_if_due(p)
+        await p.buffer.trained(k)
+
+
+def finish_step(p: Parts, k: int, groups: Sequence[Group], explored_s: float) -> None:
+    """Train step k and record it. Never gives way in between: a stop finds the step done or not begun."""
+    started = time.perf_counter()
+    facts = explore_metrics(groups)
+    if p.config.record.rollouts:
+        p.store.write_groups(k, groups)
+    refuse_failures(p, k, groups)
+    checked = before_training(p, k, groups)
+    report = p.trainer.step(groups, k)
+    fingerprint = p.policy.fingerprint()
+    p.fingerprints[k + 1] = fingerprint
+    trained_s = time.perf_counter() - started
+    costs = step_costs(p.policy.shape, groups, reference=p.config.train.reference_kl)
+    totals = {name: p.state.totals.get(name, 0.0) + value for name, value in costs.items()}
+    totals["seconds"] = p.state.totals.get("seconds", 0.0) + explored_s + trained_s
+    p.state = replace(p.state, step=k + 1, version=k + 1, fingerprint=fingerprint, totals=totals)
+    row = {
+        "step": k,
+        **facts,
+        **report.metrics,
+        **checked,
+        **{f"ledger/{name}": float(count) for name, count in report.trained.items()},
+        **{f"{name}/step": value for name, value in costs.items()},
+        **{f"{name}/total": value for name, value in totals.items()},
+        **p.waits.take_seconds(),
+        "time/explore": explored_s,
+        "time/train": trained_s,
+        "time/step": explored_s + trained_s,
+        "mem/rss_bytes": float(resident_bytes()),
+    }
+    p.store.append_metrics(row)
+    if (k + 1) % p.config.record.checkpoint_every == 0 or k + 1 == p.config.train.steps:
+        checkpoint(p, row)
+    p.observer.step(row, p.config.train.steps)
+
+
+def before_training(p: Parts, k: int, groups: Sequence[Group]) -> Mapping[str, float]:
+    """Refuse samples of weights the trainer never produced; at step 0, hold sampler and trainer together."""
+    if k > 0:
+        check_versions(groups, p.fingerprints)
+        return {}
+    agreed = first_step_gate(p.trainer, groups, sampling_of(p.config), p.config.policy.dtype, p.fingerprints)
+    p.store.append_event("gate", 0, **agreed)
+    return agreed
+
+
+def refuse_failures(p: Parts, k: int, groups: Sequence[Group]) -> None:
+    """Raise `RunError` when too many attempts of a step failed, with the first reason."""
+    rollouts = [r for g in groups for r in g.rollouts]
+    failed = [r for r in rollouts if r.score is None]
+    if len(failed) > p.config.explore.max_failed_share * len(rollouts):
+        counts: dict[str, int] = {}
+        for rollout in failed:
+            counts[rollout.status.value] = counts.get(rollout.status.value, 0) + 1
+        told = ", ".join(f"{n} {reason}" for reason, n in sorted(counts.items()))
+        raise RunError(
+            f"Step {k}: {len(failed)} of {len(rollouts)} attempts failed ({told}), more than "
+            f"explore.max_failed_share = {p.config.explore.max_failed_share:g} allows. The first said: {failed[0].error}"
+        )
+
+
+def checkpoint(p: Parts, row: Mapping[str, float] | None = None) -> None:
+    """Write the state of the run, then remove checkpoints that need not stay."""
+    reward = None if row is None else row.get("reward/mean")
+    best_step, best = p.state.best_step, p.state.best_reward
+    if reward is not None and (best is None or reward > best):
+        best_step, best = p.state.step, reward
+    held = p.sync.held
+    stale = held is not None and held.version != p.state.version
+    p.state = replace(
+        p.state,
+        best_step=best_step,
+        best_reward=best,
+        sampler_version=held.version if held is not None and stale else p.state.version,
+        sampler_fingerprint=held.fingerprint if held is not None and stale else p.state.fingerprint,
+    )
+    folder = p.store.folder / "checkpoints"
+    path = write_checkpoint(
+        folder, p.policy, p.state, p.trainer.state(), held.tensors if held is not None and stale else None
+    )
+    p.store.append_event("checkpoint", p.state.step, path=str(path.relative_to(p.store.folder)))
+    prune(folder, p.config.record.keep_checkpoints, frozenset({best_step}))
+
+
+async def evaluate_if_due(p: Parts) -> None:
+    """Evaluate the trained weights on held-out tasks where the config asks for it."""
+    settings, step = p.config.eval, p.state.step
+    last = step == p.config.train.steps
+    if not settings.tasks or not (last or (settings.every and step % settings.every == 0)):
+        return
+    with p.waits.on("trainer", "evaluation"):
+        await evaluate(p)
+
+
+def already_done(p: Parts) -> bool:
+    """Whether all steps are trained."""
+    return p.state.step >= p.config.train.steps
+
+
+async def run_loops(p: Parts, stop: asyncio.Event) -> bool:
+    """Run both loops to the end, or until `stop` is set. Return whether they reached the end."""
+    loops = [asyncio.create_task(explore_loop(p)), asyncio.create_task(train_loop(p))]
+    stopping = asyncio.create_task(stop.wait())
+    pending = {*loops, stopping}
+    try:
+        while not all(t.done() for t in loops):
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()  # raises what the loop raised
+            if stopping.done():
+                break
+    finally:
+        for task in (*loops, stopping):
+            task.cancel()
+        await asyncio.gather(*loops, stopping, return_exceptions=True)
+    if stopping.done() and not stopping.cancelled() and not already_done(p):
+        latest = checkpoint_path(p.store.folder / "checkpoints", p.state.step)
+        if not latest.is_dir():
+            checkpoint(p)
+        return False
+    return True

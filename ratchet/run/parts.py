@@ -1,0 +1,192 @@
+"""The parts of a run, made from its config and wired together here and nowhere else."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+import torch
+
+from ratchet.algorithms.table import build_algorithm
+from ratchet.config.plan import Plan, make_plan
+from ratchet.config.schedule import Schedule
+from ratchet.config.schema import RunConfig
+from ratchet.core.errors import ConfigError
+from ratchet.core.protocols import Engine, Environment, Sampling
+from ratchet.core.task import Split
+from ratchet.engines.build import local_engine
+from ratchet.environments.single_turn import Alphabet
+from ratchet.environments.table import build_environment
+from ratchet.explore.explorer import ExploreLimits, Explorer
+from ratchet.policy.decoder import Decoder
+from ratchet.policy.policy import Policy
+from ratchet.run.buffer import StepBuffer
+from ratchet.run.checkpoint import RunState
+from ratchet.run.observer import Observer
+from ratchet.run.sync import MemorySync
+from ratchet.run.waiting import Waits
+from ratchet.store.run_store import RunStore
+from ratchet.train.trainer import Trainer
+
+PRINTABLE = "".join(chr(c) for c in range(32, 127)) + "\n"
+"""What a tiny tokenizer knows when its environment does not say."""
+
+
+@dataclass(slots=True)
+class Parts:
+    """Everything the two loops use. The only mutable fields are the last two."""
+
+    config: RunConfig
+    plan: Plan
+    store: RunStore
+    environment: Environment
+    policy: Policy
+    engine: Engine
+    explorer: Explorer
+    buffer: StepBuffer
+    trainer: Trainer
+    schedule: Schedule
+    sync: MemorySync
+    waits: Waits
+    observer: Observer
+    state: RunState
+    """Where the run stands; replaced at the end of each step."""
+    fingerprints: dict[int, str] = field(default_factory=dict)
+    """Version -> fingerprint of the weights the trainer produced."""
+
+
+def choose_device(config: RunConfig) -> torch.device:
+    """Return the device the config asks for. Raises `ConfigError` if it is not there."""
+    wanted = config.run.device
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise ConfigError('run.device = "cuda", but torch sees no GPU here. Set run.device = "cpu" or "auto".')
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def make_environment(config: RunConfig) -> Environment:
+    """Return the environment the config names."""
+    return build_environment(config.environment.name, config.environment.options)
+
+
+def fresh_policy(config: RunConfig, environment: Environment) -> Policy:
+    """Return the policy a run starts from, before its warm start."""
+    device = choose_device(config)
+    if config.policy.model:
+        return Policy.load(config.policy.model, device=device, dtype=config.policy.dtype)
+    known = isinstance(environment, Alphabet)
+    return Policy.tiny(
+        config.policy.tiny,
+        words=environment.words if isinstance(environment, Alphabet) else (),
+        characters=environment.characters if isinstance(environment, Alphabet) else "" if known else PRINTABLE,
+        seed=config.run.seed,
+        device=device,
+        dtype=config.policy.dtype,
+    )
+
+
+def sampling_of(config: RunConfig) -> Sampling:
+    """Return how the config's explorer draws tokens."""
+    explore = config.explore
+    return Sampling(
+        max_tokens=explore.max_tokens,
+        temperature=explore.temperature,
+        top_p=explore.top_p,
+        top_k=explore.top_k,
+        stop=explore.stop,
+    )
+
+
+def plan_for(config: RunConfig, policy: Policy, environment: Environment) -> Plan:
+    """Return the plan of a run, with the prompt length measured on the first tasks.
+
+    Raises `ConfigError` for an empty environment or prompts that never fit.
+    """
+    split = Split("train", config.run.seed)
+    size = environment.num_tasks(split)
+    if size == 0:
+        raise ConfigError(f'The environment "{environment.name}" has no tasks in its "{split.name}" split.')
+    count = min(32, size or 32)
+    lengths = sorted(len(policy.tokenizer.chat(environment.task(split, i).prompt)) for i in range(count))
+    plan = make_plan(config, policy.shape, lengths[len(lengths) // 2])
+    if lengths[0] >= plan.context_tokens:
+        raise ConfigError(
+            f"Even the shortest of the first {count} prompts has {lengths[0]} tokens, but the context holds "
+            f"{plan.context_tokens}. Raise policy.context, or use a model made for longer texts."
+        )
+    return plan
+
+
+def assemble(
+    config: RunConfig,
+    store: RunStore,
+    policy: Policy,
+    reference: Decoder | None,
+    plan: Plan,
+    environment: Environment,
+    state: RunState,
+    observer: Observer,
+) -> Parts:
+    """Return the parts of a run, wired. `reference` is what the KL is measured to."""
+    engine = local_engine(policy, context=plan.context_tokens, max_rows=config.engine.max_rows)
+    schedule = Schedule(config.sync)
+    wanted = frozenset(schedule.version_for(k) for k in range(config.train.steps))
+    explore = config.explore
+    trainer = Trainer(
+        policy,
+        build_algorithm(config.algorithm.name, config.algorithm.options),
+        config.algorithm,
+        config.train,
+        seed=config.run.seed,
+        temperature=explore.temperature,
+        reference=reference,
+    )
+    check_group_size(config, trainer)
+    explorer = Explorer(
+        environment,
+        engine,
+        policy.tokenizer,
+        Split("train", config.run.seed),
+        sampling_of(config),
+        ExploreLimits(context=plan.context_tokens, rollout_timeout_s=explore.rollout_timeout_s),
+    )
+    parts = Parts(
+        config=config,
+        plan=plan,
+        store=store,
+        environment=environment,
+        policy=policy,
+        engine=engine,
+        explorer=explorer,
+        buffer=StepBuffer(explore.prompts_per_step, ahead=config.sync.offset, done=state.step),
+        trainer=trainer,
+        schedule=schedule,
+        sync=MemorySync(engine, wanted),
+        waits=Waits(lambda: None),
+        observer=observer,
+        state=state,
+    )
+    parts.waits = Waits(lambda: _tell(parts))
+    return parts
+
+
+def check_group_size(config: RunConfig, trainer: Trainer) -> None:
+    """Raise `ConfigError` if groups are too small for the algorithm's baseline."""
+    need, have = trainer.algorithm.min_group, config.explore.samples_per_prompt
+    if have < need:
+        raise ConfigError(
+            f'algorithm.name = "{config.algorithm.name}" compares at least {need} samples of a prompt, but '
+            f"explore.samples_per_prompt = {have}. Raise it to {need} or more."
+        )
+
+
+def frozen_copy(policy: Policy) -> Decoder:
+    """Return a copy of the decoder that will not change."""
+    return copy.deepcopy(policy.decoder).requires_grad_(False)
+
+
+def _tell(parts: Parts) -> None:
+    now = parts.waits.now()
+    parts.store.write_status(
+        {"state": "running", "step": parts.state.step, "steps": parts.config.train.steps, "waiting": now}
+    )
+    parts.observer.waiting(now)

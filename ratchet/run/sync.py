@@ -1,0 +1,64 @@
+"""The only backward edge: weights to the engine, each with a version and a fingerprint."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from ratchet.core.protocols import Engine
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Weights:
+    """Weights that will not change any more."""
+
+    tensors: Mapping[str, Tensor]
+    version: int
+    fingerprint: str
+
+
+class MemorySync:
+    """Hands weights over inside one process."""
+
+    def __init__(self, engine: Engine, wanted: frozenset[int]) -> None:
+        """`wanted` are the versions the schedule will ever ask for: only these are copied."""
+        self._engine, self._wanted = engine, wanted
+        self._published: dict[int, Weights] = {}
+        self._changed = asyncio.Condition()
+        self.held: Weights | None = None
+        """What the engine samples with."""
+
+    async def publish(self, weights: Mapping[str, Tensor], version: int, fingerprint: str) -> None:
+        """Make a version available. The weights are copied, for the trainer goes on changing them."""
+        if version not in self._wanted:
+            return
+        async with self._changed:
+            self._published[version] = frozen(weights, version, fingerprint)
+            self._changed.notify_all()
+
+    def offer(self, weights: Weights) -> None:
+        """Make a version available before the loops begin."""
+        self._published[weights.version] = weights
+
+    async def arrive(self, version: int) -> None:
+        """Return when the engine holds `version`, waiting for its publication if need be."""
+        if self._engine.version == version:
+            return
+        async with self._changed:
+            await self._changed.wait_for(lambda: version in self._published)
+            weights = self._published[version]
+            self._published = {v: w for v, w in self._published.items() if v > version}
+        self.hold(weights)
+
+    def hold(self, weights: Weights) -> None:
+        """Load weights into the engine now."""
+        self._engine.load(weights.tensors, weights.version, weights.fingerprint)
+        self.held = weights
+
+
+def frozen(weights: Mapping[str, Tensor], version: int, fingerprint: str) -> Weights:
+    """Return a copy of weights with its name tags."""
+    return Weights({name: w.detach().clone() for name, w in weights.items()}, version, fingerprint)

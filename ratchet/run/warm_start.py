@@ -1,0 +1,141 @@
+"""Supervised fine-tuning on an environment's demonstrations: the same trainer with the SFT row of the table.
+
+A finished warm start is kept in a cache under the hash of everything that decides it, so the second run with the
+same settings begins at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from ratchet.algorithms.table import build_algorithm
+from ratchet.config.schema import AlgorithmSection, RunConfig, TrainSection
+from ratchet.core.errors import ConfigError
+from ratchet.core.protocols import Demonstrates, Environment
+from ratchet.core.rollout import Group, Rollout, Score, Status, StopReason, Trajectory, Turn
+from ratchet.core.task import Split
+from ratchet.environments.table import build_environment
+from ratchet.policy.policy import Policy
+from ratchet.policy.tokenizer import Tokenizer
+from ratchet.run.checkpoint import damage, seal
+from ratchet.run.observer import Observer
+from ratchet.train.trainer import Trainer
+
+FORMAT = 1
+"""Raised when the same settings would give another result, so that old cache entries are not used."""
+
+
+def warm_started(config: RunConfig, policy: Policy, observer: Observer) -> Policy:
+    """Return the policy after its warm start, from the cache if it is there. `policy` is trained in place."""
+    if not config.warm_start.steps:
+        return policy
+    folder = cache_folder(config) / warm_start_key(config, policy)
+    if folder.is_dir() and not damage(folder):
+        observer.note(f"Warm start: found in {folder}")
+        return Policy.load(folder, device=policy.device, dtype=config.policy.dtype)
+    _train(config, policy, observer)
+    _keep(policy, folder)
+    observer.note(f"Warm start: kept in {folder}")
+    return policy
+
+
+def warm_start_key(config: RunConfig, policy: Policy) -> str:
+    """Return the hash of what decides a warm start: the fresh weights, the demonstrations, the settings."""
+    decides = {
+        "format": FORMAT,
+        "weights": policy.fingerprint(),
+        "tokenizer": policy.tokenizer.backend.to_str(),
+        "environment": config.environment.model_dump(mode="json"),
+        "warm_start": config.warm_start.model_dump(mode="json", exclude={"cache"}),
+        "dtype": config.policy.dtype,
+        "seed": config.run.seed,
+    }
+    text = json.dumps(decides, sort_keys=True, default=str)
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def cache_folder(config: RunConfig) -> Path:
+    """Return where warm starts are kept."""
+    if config.warm_start.cache:
+        return Path(config.warm_start.cache)
+    root = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(root).expanduser() / "ratchet" / "warm_starts"
+
+
+def demonstrations(environment: Environment, tokenizer: Tokenizer, split: Split, first: int, count: int) -> list[Group]:
+    """Return demonstrations first .. first + count - 1 as groups of one rollout whose tokens were not sampled.
+
+    Raises `ConfigError` if the environment has none, or if the tokenizer cannot read one.
+    """
+    if not isinstance(environment, Demonstrates):
+        raise ConfigError(
+            f'The environment "{environment.name}" has no demonstrations, so there is nothing to warm-start on. '
+            "Set warm_start.steps = 0 and start from a trained model, or give the environment a demonstration method."
+        )
+    groups = []
+    for index in range(first, first + count):
+        task = environment.task(split, index)
+        text = environment.demonstration(task, split.rng(index, "demonstration"))
+        prompt, answer = tokenizer.chat(task.prompt), tokenizer.encode(text)
+        unknown = tokenizer.unknown_token
+        if unknown is not None and (unknown in prompt or unknown in answer):
+            shown = f"{task.prompt[-1].content} ... {text}"
+            raise ConfigError(
+                f"The tokenizer cannot read a demonstration: {_unreadable(tokenizer, shown)} of {shown!r}. "
+                "Add it to policy.tiny.characters."
+            )
+        output = np.append(answer, tokenizer.end_tokens[0]).astype(np.int32)
+        none = np.zeros(0, dtype=np.float32)
+        turn = Turn(prompt, output, none, none, -1, -1, "", StopReason.END, text, 0.0)
+        rollout = Rollout(task.id, 0, (Trajectory((turn,)),), Status.OK, Score(1.0))
+        groups.append(Group(task, index, 0, (rollout,)))
+    return groups
+
+
+def _train(config: RunConfig, policy: Policy, observer: Observer) -> None:
+    settings = config.warm_start
+    environment = build_environment(config.environment.name, {**config.environment.options, **settings.options})
+    method = AlgorithmSection(name="sft", lr=settings.lr)
+    train = TrainSection(
+        steps=settings.steps,
+        betas=(0.9, 0.98),
+        reference_kl=False,
+        micro_batch_tokens=config.train.micro_batch_tokens,
+        max_logits=config.train.max_logits,
+    )
+    trainer = Trainer(policy, build_algorithm("sft", {}), method, train, seed=config.run.seed)
+    split = Split("warm_start", config.run.seed)
+    for step in range(settings.steps):
+        groups = demonstrations(environment, policy.tokenizer, split, step * settings.batch, settings.batch)
+        report = trainer.step(groups, step)
+        if step % 20 == 19 or step + 1 == settings.steps:
+            observer.progress("warm start", step + 1, settings.steps, report.metrics)
+
+
+def _keep(policy: Policy, folder: Path) -> None:
+    """Put the folder in place whole or not at all."""
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    try:
+        policy.save(part)
+        seal(part)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise ConfigError(
+            f"The warm start cannot be kept in {folder.parent}: {error.strerror}. Set warm_start.cache to a folder "
+            "that can be written."
+        ) from None
+
+
+def _unreadable(tokenizer: Tokenizer, text: str) -> str:
+    for character in text:
+        if tokenizer.encode(character).tolist() == [tokenizer.unknown_token]:
+            return f"the character {character!r}"
+    return "a character"

@@ -1,0 +1,116 @@
+"""Groups as JSON and back: text and numbers in the open, per-token floats packed as base64 of little-endian float32."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ratchet.core.rollout import Floats, Group, Rollout, Score, Status, StopReason, Trajectory, Turn
+from ratchet.core.task import Message, Task
+
+
+def task_to_json(task: Task) -> dict[str, Any]:
+    """Return a task as JSON values."""
+    return {
+        "environment": task.environment,
+        "prompt": [{"role": m.role, "content": m.content} for m in task.prompt],
+        "answer": task.answer,
+        "extras": dict(task.extras),
+    }
+
+
+def task_from_json(row: Mapping[str, Any]) -> Task:
+    """Inverse of `task_to_json`."""
+    prompt = tuple(Message(m["role"], m["content"]) for m in row["prompt"])
+    return Task(row["environment"], prompt, row["answer"], row["extras"])
+
+
+def group_to_json(group: Group) -> dict[str, Any]:
+    """Return a group as JSON values."""
+    return {
+        "step": group.step,
+        "index": group.index,
+        "task_id": group.task.id,
+        "task": task_to_json(group.task),
+        "rollouts": [_rollout_to_json(r) for r in group.rollouts],
+    }
+
+
+def group_from_json(row: Mapping[str, Any]) -> Group:
+    """Inverse of `group_to_json`."""
+    rollouts = tuple(_rollout_from_json(r, row["task_id"]) for r in row["rollouts"])
+    return Group(task_from_json(row["task"]), row["index"], row["step"], rollouts)
+
+
+def _rollout_to_json(rollout: Rollout) -> dict[str, Any]:
+    score = rollout.score
+    return {
+        "attempt": rollout.attempt,
+        "status": rollout.status.value,
+        "reward": None if score is None else score.value,
+        "parts": {} if score is None else dict(score.parts),
+        "error": rollout.error,
+        "metrics": dict(rollout.metrics),
+        "seconds": round(rollout.seconds, 4),
+        "trajectories": [
+            {"agent": t.agent, "trainable": t.trainable, "parent": t.parent, "turns": [_turn_to_json(u) for u in t.turns]}
+            for t in rollout.trajectories
+        ],
+    }
+
+
+def _rollout_from_json(row: Mapping[str, Any], task_id: str) -> Rollout:
+    return Rollout(
+        task_id=task_id,
+        attempt=row["attempt"],
+        trajectories=tuple(
+            Trajectory(tuple(_turn_from_json(u) for u in t["turns"]), t["agent"], t["trainable"], t["parent"])
+            for t in row["trajectories"]
+        ),
+        status=Status(row["status"]),
+        score=None if row["reward"] is None else Score(row["reward"], row["parts"]),
+        error=row["error"],
+        metrics=row["metrics"],
+        seconds=row["seconds"],
+    )
+
+
+def _turn_to_json(turn: Turn) -> dict[str, Any]:
+    return {
+        "text": turn.text,
+        "stop": turn.stop.value,
+        "version": turn.version,
+        "last_version": turn.last_version,
+        "fingerprint": turn.fingerprint,
+        "seconds": round(turn.seconds, 4),
+        "prompt": turn.prompt.tolist(),
+        "output": turn.output.tolist(),
+        "logprobs_f32": _encode(turn.logprobs),
+        "log_kept_f32": _encode(turn.log_kept),
+    }
+
+
+def _turn_from_json(row: Mapping[str, Any]) -> Turn:
+    return Turn(
+        prompt=np.array(row["prompt"], dtype=np.int32),
+        output=np.array(row["output"], dtype=np.int32),
+        logprobs=_decode(row["logprobs_f32"]),
+        log_kept=_decode(row["log_kept_f32"]),
+        version=row["version"],
+        last_version=row["last_version"],
+        fingerprint=row["fingerprint"],
+        stop=StopReason(row["stop"]),
+        text=row["text"],
+        seconds=row["seconds"],
+    )
+
+
+def _encode(values: Floats) -> str:
+    return base64.b64encode(values.astype("<f4").tobytes()).decode()
+
+
+def _decode(text: str) -> Floats:
+    return np.frombuffer(base64.b64decode(text), dtype="<f4").astype(np.float32)

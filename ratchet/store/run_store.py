@@ -1,0 +1,177 @@
+"""The run folder.
+
+    config.toml        what was asked              plan.json      what was derived from it
+    environment.json   versions and machine        metrics.jsonl  one row per step
+    events.jsonl       what happened, with reasons status.json    what it does now, and whom it waits for
+    rollouts/          every group of every step   checkpoints/   full states; each is a Hugging Face folder too
+    figures/           drawn at the end            report.md      written at the end
+
+Metrics and events are only ever appended. A resumed run appends again the steps it repeats; the last row of a step
+counts, and `RunStore.metrics` returns just those.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import time
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+
+from ratchet.core.errors import ConfigError, RunError
+from ratchet.core.rollout import Group
+from ratchet.store.codec import group_from_json, group_to_json
+
+Row = dict[str, Any]
+
+
+class RunStore:
+    """Typed append and read of one run folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @classmethod
+    def create(cls, folder: Path, config: Mapping[str, Any], plan: Mapping[str, Any], environment: Mapping[str, Any]) -> RunStore:
+        """Make a new run folder. Raises `ConfigError` if it exists or cannot be made."""
+        try:
+            folder.mkdir(parents=True, exist_ok=False)
+            for sub in ("rollouts", "checkpoints", "figures"):
+                (folder / sub).mkdir()
+        except FileExistsError:
+            raise ConfigError(
+                f"There is a run at {folder} already. Choose another run.name, or go on with it: ratchet resume {folder}"
+            ) from None
+        except OSError as error:
+            raise ConfigError(f"The run folder {folder} cannot be made: {error.strerror}. Set run.folder elsewhere.") from None
+        store = cls(folder)
+        with _writing(folder):
+            (folder / "config.toml").write_text(tomli_w.dumps(_without_none(config)), encoding="utf-8")
+            (folder / "plan.json").write_text(json.dumps(plan, indent=2) + "\n", encoding="utf-8")
+            (folder / "environment.json").write_text(json.dumps(environment, indent=2) + "\n", encoding="utf-8")
+            for name in ("metrics.jsonl", "events.jsonl"):
+                (folder / name).touch()
+        return store
+
+    @classmethod
+    def open(cls, folder: Path | str) -> RunStore:
+        """Open a run folder for reading or going on. Raises `ConfigError` if it is none."""
+        folder = Path(folder)
+        if not (folder / "config.toml").is_file():
+            raise ConfigError(f"{folder} is not a run folder: it has no config.toml.")
+        return cls(folder)
+
+    def config_tree(self) -> Row:
+        """Return the run's config as nested mappings."""
+        return tomllib.loads((self.folder / "config.toml").read_text(encoding="utf-8"))
+
+    def plan(self) -> Row:
+        """Return the run's plan as nested mappings."""
+        return dict(json.loads((self.folder / "plan.json").read_text(encoding="utf-8")))
+
+    def environment(self) -> Row:
+        """Return the versions and the machine the run was started with."""
+        return dict(json.loads((self.folder / "environment.json").read_text(encoding="utf-8")))
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        """Append the row of one step; it is on disk when this returns."""
+        self._append("metrics.jsonl", row)
+
+    def append_event(self, kind: str, step: int, **facts: Any) -> None:
+        """Append an event; it is on disk when this returns."""
+        self._append("events.jsonl", {"time": round(time.time(), 3), "kind": kind, "step": step, **facts})
+
+    def metrics(self) -> list[Row]:
+        """Return the rows of all steps in order; of a repeated step the last row."""
+        latest = {row["step"]: row for row in self._rows("metrics.jsonl")}
+        return [latest[step] for step in sorted(latest)]
+
+    def events(self) -> list[Row]:
+        """Return all events in the order they happened."""
+        return list(self._rows("events.jsonl"))
+
+    def write_groups(self, step: int, groups: Sequence[Group], name: str = "step") -> None:
+        """Keep the groups of a step; the file appears whole or not at all."""
+        path = self.groups_path(step, name)
+        with _writing(path):
+            part = path.with_suffix(".part")
+            # Level 1: four times smaller for a few milliseconds; mtime 0 makes equal groups equal files.
+            with part.open("wb") as raw, gzip.GzipFile("", "wb", 1, raw, mtime=0) as packed:
+                for group in groups:
+                    packed.write(json.dumps(group_to_json(group), ensure_ascii=False, separators=(",", ":")).encode())
+                    packed.write(b"\n")
+            part.replace(path)
+
+    def read_groups(self, step: int, name: str = "step") -> list[Group]:
+        """Return the groups of a step. Raises `ConfigError` if they were not kept."""
+        path = self.groups_path(step, name)
+        if not path.is_file():
+            kept = self.steps_with_groups()
+            known = f"kept are steps {kept[0]} to {kept[-1]}" if kept else "none were kept (record.rollouts = false?)"
+            raise ConfigError(f"{self.folder} holds no rollouts of step {step}: {known}.")
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            return [group_from_json(json.loads(line)) for line in lines]
+
+    def groups_path(self, step: int, name: str = "step") -> Path:
+        return self.folder / "rollouts" / f"{name}_{step:06d}.jsonl.gz"
+
+    def steps_with_groups(self) -> list[int]:
+        """Return the steps whose groups are kept."""
+        return sorted(int(p.name[5:11]) for p in (self.folder / "rollouts").glob("step_*.jsonl.gz"))
+
+    def write_status(self, status: Mapping[str, Any]) -> None:
+        """Replace ``status.json``: what the run does now."""
+        path = self.folder / "status.json"
+        with _writing(path):
+            part = path.with_suffix(".part")
+            part.write_text(json.dumps(status), encoding="utf-8")
+            part.replace(path)
+
+    def status(self) -> Row:
+        """Return what the run was doing when it last said so; empty if it never did."""
+        path = self.folder / "status.json"
+        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        path = self.folder / name
+        with _writing(path), path.open("ab") as file:
+            file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _rows(self, name: str) -> Iterator[Row]:
+        path = self.folder / name
+        if not path.is_file():
+            return
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                if not line.endswith("\n"):  # the row being written when the power went; its step runs again
+                    return
+                yield json.loads(line)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn what the disk says into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{path} cannot be written: {error.strerror}. What was recorded before is safe; "
+            "make room or mend the permissions, then: ratchet resume"
+        ) from error
+
+
+def _without_none(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """TOML has no null; a missing key means the same."""
+    return {
+        k: _without_none(v) if isinstance(v, Mapping) else list(v) if isinstance(v, tuple) else v
+        for k, v in tree.items()
+        if v is not None
+    }

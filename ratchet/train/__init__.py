@@ -1,0 +1,1 @@
+"""From a batch to the next weights: flatten, annotate, cut, step."""

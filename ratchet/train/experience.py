@@ -1,0 +1,117 @@
+"""From groups to samples: one branch of a rollout flattened to the tokens a trainer needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ratchet.core.batch import Batch
+from ratchet.core.rollout import Floats, Group, Rollout, Tokens, Trajectory, Turn
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sample:
+    """A prompt and what follows it, with the tokens that are trained on marked."""
+
+    group: int
+    """Number of its group within the step."""
+    reward: float
+    version: int
+    """Version of the weights that sampled its first token; -1 for a demonstration."""
+    prompt: Tokens
+    """(P,) what stands before the first output token; samples of a group share it."""
+    tokens: Tokens
+    """(T,) everything after the prompt; the last one is always trained on."""
+    trained: NDArray[np.bool_]
+    """(T,) which tokens the policy sampled; the others were inserted by the environment."""
+    logprobs: Floats
+    """(T,) log-probability of the sampled tokens; 0 elsewhere and for demonstrations."""
+    log_kept: Floats
+    """(T,) log of the mass that top-k and top-p left; 0 elsewhere."""
+
+    @property
+    def num_trained(self) -> int:
+        return int(self.trained.sum())
+
+
+def flatten(groups: Sequence[Group]) -> list[Sample]:
+    """Return the trainable samples of the usable rollouts, group by group.
+
+    Turns that extend their predecessor's tokens merge into one sample; a turn that does not begins a new one.
+    """
+    return [s for number, group in enumerate(groups) for rollout in group.usable for s in _samples(rollout, number)]
+
+
+def _samples(rollout: Rollout, group: int) -> list[Sample]:
+    assert rollout.score is not None
+    reward = rollout.score.value
+    trajectories = [t for t in rollout.trajectories if t.trainable]
+    return [replace(s, reward=reward) for t in trajectories for s in _branches(t, group)]
+
+
+def _branches(trajectory: Trajectory, group: int) -> list[Sample]:
+    done: list[Sample] = []
+    for turn in trajectory.turns:
+        if not len(turn.output):
+            continue
+        if done and _extends(done[-1], turn):
+            done[-1] = _merged(done[-1], turn)
+        else:
+            done.append(_sample(turn, group))
+    return done
+
+
+def _extends(sample: Sample, turn: Turn) -> bool:
+    head = len(sample.prompt)
+    seen = head + len(sample.tokens)
+    return (
+        len(turn.prompt) >= seen
+        and np.array_equal(turn.prompt[:head], sample.prompt)
+        and np.array_equal(turn.prompt[head:seen], sample.tokens)
+    )
+
+
+def _sample(turn: Turn, group: int) -> Sample:
+    n = len(turn.output)
+    return Sample(
+        group=group,
+        reward=0.0,
+        version=turn.version,
+        prompt=turn.prompt,
+        tokens=turn.output,
+        trained=np.ones(n, dtype=bool),
+        logprobs=turn.logprobs if len(turn.logprobs) else np.zeros(n, dtype=np.float32),
+        log_kept=turn.log_kept if len(turn.log_kept) else np.zeros(n, dtype=np.float32),
+    )
+
+
+def _merged(sample: Sample, turn: Turn) -> Sample:
+    new = _sample(turn, sample.group)
+    inserted = turn.prompt[len(sample.prompt) + len(sample.tokens) :]
+    zeros = np.zeros(len(inserted), dtype=np.float32)
+    return replace(
+        sample,
+        tokens=np.concatenate([sample.tokens, inserted, new.tokens]),
+        trained=np.concatenate([sample.trained, zeros.astype(bool), new.trained]),
+        logprobs=np.concatenate([sample.logprobs, zeros, new.logprobs]),
+        log_kept=np.concatenate([sample.log_kept, zeros, new.log_kept]),
+    )
+
+
+def batch_of(samples: Sequence[Sample], device: torch.device) -> Batch:
+    """Return the columns of some samples; groups are renumbered 0 .. P-1 in order of appearance."""
+    numbers = {g: i for i, g in enumerate(dict.fromkeys(s.group for s in samples))}
+    lengths = [s.num_trained for s in samples]
+    column = lambda values, dtype: torch.tensor(values, dtype=dtype, device=device)  # noqa: E731
+    logprobs = np.concatenate([s.logprobs[s.trained] for s in samples])
+    return Batch(
+        sample=torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(lengths)).to(device),
+        group=column([numbers[s.group] for s in samples], torch.int64),
+        reward=column([s.reward for s in samples], torch.float32),
+        version=column([s.version for s in samples], torch.int64),
+        logp_behaviour=torch.from_numpy(logprobs.astype(np.float32)).to(device),
+    )
