@@ -18,7 +18,7 @@ from ratchet.algorithms.algorithm import Algorithm, keep_all, weigh_equally
 from ratchet.algorithms.losses import clipped_ratio, negative_log_likelihood, reinforce
 from ratchet.algorithms.reductions import constant_length, sequence_mean, token_mean
 from ratchet.core.errors import ConfigError, nearest
-from ratchet.core.load import load_object
+from ratchet.core.load import LoadError, is_path, load_object
 
 Clip = Annotated[float, Field(gt=0, lt=1, description="How far the ratio may fall below 1 before its gradient is cut.")]
 ClipHigh = Annotated[float, Field(gt=0, description="How far the ratio may rise above 1 before its gradient is cut.")]
@@ -106,8 +106,8 @@ def build_algorithm(name: str, options: Mapping[str, Any]) -> Algorithm:
 
     Raises `ConfigError` for an unknown name or option, or a value out of bounds, with the nearest known name.
     """
-    if ":" in name:
-        builder = load_object(name, what="algorithm.name")
+    if is_path(name):
+        builder = _users_builder(name)
     elif name in ALGORITHMS:
         builder = ALGORITHMS[name]
     else:
@@ -125,3 +125,14 @@ def build_algorithm(name: str, options: Mapping[str, Any]) -> Algorithm:
     if not isinstance(built, Algorithm):
         raise ConfigError(f'algorithm.name = "{name}" returned a {type(built).__name__}, not an Algorithm.')
     return built
+
+
+def _users_builder(path: str) -> Callable[..., Algorithm]:
+    """Return the builder a path names. Raises `ConfigError` if it cannot be loaded or called."""
+    try:
+        found = load_object(path)
+    except LoadError as error:
+        raise ConfigError(f"algorithm.name: {error}") from error
+    if not callable(found):
+        raise ConfigError(f'algorithm.name = "{path}" is a {type(found).__name__}; name a function instead.')
+    return found

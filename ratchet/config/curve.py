@@ -1,8 +1,8 @@
 """Coefficients that change over steps, as values: a plain number, or a table naming its kind.
 
-    lr = 3e-4
-    lr = { kind = "cosine", start = 3e-3, end = 1.5e-4, steps = 1400, warmup = 50 }
-    interval = { kind = "steps", values = { 0 = 1, 40 = 20 } }
+lr = 3e-4
+lr = { kind = "cosine", start = 3e-3, end = 1.5e-4, steps = 1400, warmup = 50 }
+interval = { kind = "steps", values = { 0 = 1, 40 = 20 } }
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Linear(_Table):
@@ -86,8 +86,11 @@ Curve = Annotated[
     | Annotated[Linear, Tag("linear")]
     | Annotated[Cosine, Tag("cosine")]
     | Annotated[Steps, Tag("steps")],
-    Discriminator(_tag, custom_error_type="curve", custom_error_message="must be a number or a table with "
-                  'kind = "constant", "linear", "cosine" or "steps"'),
+    Discriminator(
+        _tag,
+        custom_error_type="curve",
+        custom_error_message='must be a number or a table with kind = "constant", "linear", "cosine" or "steps"',
+    ),
 ]
 """A number, or a table that gives one for each step."""
 
@@ -97,26 +100,32 @@ def at(curve: float | Constant | Linear | Cosine | Steps, step: int) -> float:
     return float(curve) if isinstance(curve, int | float) else curve.at(step)
 
 
-def peak(curve: float | Constant | Linear | Cosine | Steps) -> float:
-    """Return the largest value a curve takes."""
+def values_of(curve: Curve) -> list[float]:
+    """Return values that include a curve's smallest and largest (warm-up from 0 aside)."""
     match curve:
         case Linear() | Cosine():
-            return max(curve.start, curve.end)
+            return [curve.start, curve.end]
         case Steps():
-            return max(curve.values.values())
+            return list(curve.values.values())
         case Constant():
-            return curve.value
+            return [curve.value]
         case _:
-            return float(curve)
+            return [float(curve)]
 
 
 def positive(curve: Curve) -> Curve:
     """Validator: every value of the curve is above 0."""
-    lowest = {Linear: lambda c: min(c.start, c.end), Cosine: lambda c: min(c.start, c.end),
-              Steps: lambda c: min(c.values.values()), Constant: lambda c: c.value}
-    if lowest.get(type(curve), float)(curve) <= 0:
+    if min(values_of(curve)) <= 0:
         raise ValueError("must be above 0 at every step")
     return curve
 
 
+def whole(curve: Curve) -> Curve:
+    """Validator: every value of the curve is a whole number, at least 1."""
+    if any(v < 1 or v != int(v) for v in values_of(curve)) or not isinstance(curve, int | float | Constant | Steps):
+        raise ValueError("must be a whole number, at least 1, at every step (a number or a staircase)")
+    return curve
+
+
 PositiveCurve = Annotated[Curve, AfterValidator(positive)]
+WholeCurve = Annotated[Curve, AfterValidator(whole)]

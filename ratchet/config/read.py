@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ratchet.config.schema import RunConfig
+from ratchet.config.schema import AlgorithmSection, RunConfig, RunSection
 from ratchet.core.errors import ConfigError, nearest
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -76,9 +77,16 @@ def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     return merge(base, tree)
 
 
+SHARED = frozenset(AlgorithmSection.model_fields) | frozenset(RunSection.model_fields)
+"""Keys that keep their meaning when a section's ``name`` changes."""
+
+
 def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     """Return `over` laid on `under`: tables merge key by key, everything else is replaced."""
     out = dict(under)
+    if "name" in over and over["name"] != under.get("name", over["name"]):
+        # Another algorithm or environment has other options: keep only what every one of them shares.
+        out = {k: v for k, v in out.items() if k in SHARED}
     for key, value in over.items():
         below = out.get(key)
         # A table that names its kind is one value (a curve), not a set of keys to be merged.
@@ -93,10 +101,11 @@ def parse_override(word: str) -> dict[str, Any]:
     parts = [p.strip() for p in key.split(".")]
     if not all(parts):
         raise ConfigError(f'"{word}" must read section.key=value.')
-    try:
-        value: Any = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
+    value: Any = text
+    with suppress(tomllib.TOMLDecodeError):
+        read = tomllib.loads(f"value = {text}")
+        if len(read) == 1:  # otherwise the text held a line break and a second setting
+            value = read["value"]
     for part in reversed(parts):
         value = {part: value}
     return dict(value)
@@ -106,7 +115,7 @@ def _sentence(error: Any) -> str:
     """Turn one pydantic error into a sentence with key, value and what would be right."""
     # A curve's kind stands in the location after the key it was given for; people never typed it.
     kinds = ("number", "constant", "linear", "cosine", "steps")
-    path = [str(p) for i, p in enumerate(error["loc"]) if i < 2 or p not in kinds]
+    path = [str(p) for i, p in enumerate(error["loc"]) if i != 2 or p not in kinds]
     key = ".".join(path)
     if error["type"] == "extra_forbidden":
         return f"{key} is not a setting.{nearest(path[-1], _known(path[:-1]))}"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ratchet.config.curve import Curve, PositiveCurve, at, peak
+from ratchet.config.curve import Curve, PositiveCurve, WholeCurve
 
 
 class Section(BaseModel):
@@ -23,7 +23,9 @@ class RunSection(Section):
     folder: str = Field("runs", description="Folder that holds run folders.")
     seed: int = Field(0, ge=0, description="Every random choice of the run derives from this number.")
     threads: int = Field(0, ge=0, description="CPU threads for arithmetic; 0 uses all cores.")
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="Where the policy lives; auto takes a GPU if there is one.")
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="Where the policy lives; auto takes a GPU if there is one."
+    )
 
 
 class TinySection(Section):
@@ -53,8 +55,12 @@ class PolicySection(Section):
     """The model that is trained."""
 
     model: str = Field("", description="Folder of a Hugging Face checkpoint, or a hub id; empty makes a tiny model.")
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="Precision of matrix products; weights stay float32.")
-    context: int = Field(0, ge=0, description="Most tokens of prompt and answer together; 0 takes the model's own limit.")
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="Precision of matrix products; weights stay float32."
+    )
+    context: int = Field(
+        0, ge=0, description="Most tokens of prompt and answer together; 0 takes the model's own limit."
+    )
     tiny: TinySection = Field(default_factory=TinySection)
 
 
@@ -73,7 +79,7 @@ class WarmStartSection(Section):
 class EnvironmentSection(BaseModel):
     """What is asked and how it is judged. All keys but `name` are the environment's own options."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     name: str = Field(min_length=1, description="A built-in environment, or file.py:Class.")
 
@@ -89,23 +95,33 @@ class ExploreSection(Section):
     samples_per_prompt: int = Field(8, ge=1, description="Attempts per task: the group.")
     max_tokens: int = Field(512, ge=1, description="Most new tokens per turn.")
     temperature: float = Field(1.0, ge=0, description="Sampling temperature; 0 is greedy.")
-    top_p: float = Field(1.0, gt=0, le=1, description="Smallest likely set whose mass reaches this is kept; 1 keeps all.")
+    top_p: float = Field(
+        1.0, gt=0, le=1, description="Smallest likely set whose mass reaches this is kept; 1 keeps all."
+    )
     top_k: int = Field(0, ge=0, description="Likeliest tokens kept; 0 keeps all.")
     stop: tuple[str, ...] = Field((), description="Strings that end a turn.")
-    rollout_timeout_s: float = Field(600.0, gt=0, description="Most seconds one attempt may take, then it is dropped and counted.")
-    reward_timeout_s: float = Field(30.0, gt=0, description="Most seconds a reward in its own process may take, then it is killed and counted.")
-    max_failed_share: float = Field(0.5, ge=0, le=1, description="The run stops when more than this share of a step's attempts fails.")
+    rollout_timeout_s: float = Field(
+        600.0, gt=0, description="Most seconds one attempt may take, then it is dropped and counted."
+    )
+    reward_timeout_s: float = Field(
+        30.0, gt=0, description="Most seconds a reward in its own process may take, then it is killed and counted."
+    )
+    max_failed_share: float = Field(
+        0.5, ge=0, le=1, description="The run stops when more than this share of a step's attempts fails."
+    )
 
 
 class AlgorithmSection(BaseModel):
     """The method. Keys not listed here are options of the named algorithm."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
 
     name: str = Field("grpo", min_length=1, description="A row of the table, or file.py:builder.")
     lr: PositiveCurve = Field(1e-6, description="Learning rate.")
     kl_coef: Curve = Field(0.0, description="Weight of the KL divergence to the starting policy in the loss.")
-    kl: Literal["exact", "k3"] = Field("exact", description="exact sums over the vocabulary; k3 estimates from the sampled token.")
+    kl: Literal["exact", "k3"] = Field(
+        "exact", description="exact sums over the vocabulary; k3 estimates from the sampled token."
+    )
     entropy_coef: Curve = Field(0.0, description="Weight of the entropy bonus in the loss.")
 
     @property
@@ -117,13 +133,17 @@ class TrainSection(Section):
     """The optimiser and how a batch is cut."""
 
     steps: int = Field(100, ge=1, description="Training steps.")
-    updates_per_batch: int = Field(1, ge=1, description="Optimiser steps per batch: its prompts are dealt into so many parts.")
+    updates_per_batch: int = Field(
+        1, ge=1, description="Optimiser steps per batch: its prompts are dealt into so many parts."
+    )
     micro_batch_tokens: int = Field(4096, ge=1, description="Most tokens per forward pass; a longer sample goes alone.")
     max_logits: int = Field(1 << 22, ge=1024, description="Most logits held at once.")
     grad_clip: float = Field(1.0, gt=0, description="Largest gradient norm; longer gradients are scaled down to it.")
     betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's moment decays.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")
-    reference_kl: bool = Field(True, description="Measure the KL to the starting policy each step, even at coefficient 0.")
+    reference_kl: bool = Field(
+        True, description="Measure the KL to the starting policy each step, even at coefficient 0."
+    )
 
     @model_validator(mode="after")
     def _betas(self) -> TrainSection:
@@ -132,17 +152,10 @@ class TrainSection(Section):
         return self
 
 
-def _whole(curve: Curve) -> Curve:
-    values = list(curve.values.values()) if hasattr(curve, "values") else [peak(curve), at(curve, 0)]
-    if any(v < 1 or v != int(v) for v in values):
-        raise ValueError("must be a whole number, at least 1, at every step")
-    return curve
-
-
 class SyncSection(Section):
     """When the sampler gets new weights."""
 
-    interval: Annotated[Curve, AfterValidator(_whole)] = Field(1, description="Steps between refreshes of the sampler.")
+    interval: WholeCurve = Field(1, description="Steps between refreshes of the sampler.")
     offset: int = Field(0, ge=0, description="Steps the sampler may run ahead of the trainer.")
 
 

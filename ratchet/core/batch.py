@@ -85,4 +85,6 @@ class Batch:
         first = length.cumsum(0) - length
         counts = length[samples]
         before = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-        return torch.repeat_interleave(first[samples], counts) + torch.arange(len(before), device=before.device) - before
+        return (
+            torch.repeat_interleave(first[samples], counts) + torch.arange(len(before), device=before.device) - before
+        )

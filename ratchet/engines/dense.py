@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ratchet.core.rollout import Tokens
+from ratchet.core.shape import ModelShape
 from ratchet.kernels.layout import layout_of, pack
 from ratchet.kernels.reference import Ops, attend, normed_and_rotated
 from ratchet.policy.decoder import Decoder, Layer
-from ratchet.core.shape import ModelShape
 
 CHUNK = 64
 """The cache grows by whole chunks of this many tokens."""

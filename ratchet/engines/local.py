@@ -12,9 +12,11 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ratchet.core.errors import RunError
@@ -24,35 +26,90 @@ from ratchet.engines.runner import Runner
 from ratchet.engines.sampling import draw, uniforms
 from ratchet.policy.tokenizer import Tokenizer
 
+Column = NDArray[Any]
+
 TAIL = 48
 """Tokens decoded to look for a stop string: more than any stop string is long."""
 
 
-@dataclass(eq=False)
-class _Row:
-    """One sequence in flight. The only mutable record of the engine."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Asked:
+    """A request and who waits for it."""
 
     request: Request
     future: asyncio.Future[Completion]
     limit: int
-    ends: frozenset[int]
-    asked: float
-    number: int = -1
-    first_version: int = -1
-    length: int = 0
+    """Most new tokens, the context considered."""
+    at: float
+    """When it was asked."""
+
+
+class _Live:
+    """The rows in flight as columns, so that a step over all of them is a few array operations."""
+
+    def __init__(self) -> None:
+        self.asked: list[_Asked] = []
+        self.number: Column = np.zeros(0, dtype=np.int64)
+        """The runner's name of each row."""
+        self.length: Column = np.zeros(0, dtype=np.int64)
+        self.limit: Column = np.zeros(0, dtype=np.int64)
+        self.version: Column = np.zeros(0, dtype=np.int64)
+        """Version that sampled the first token."""
+        self.seed: Column = np.zeros(0, dtype=np.uint64)
+        self.temperature: Column = np.zeros(0, dtype=np.float32)
+        self.top_p: Column = np.zeros(0, dtype=np.float32)
+        self.top_k: Column = np.zeros(0, dtype=np.int64)
+        self.special: Column = np.zeros(0, dtype=bool)
+        """Rows with end tokens or stop strings of their own."""
+        self.tokens: Column = np.zeros((0, 0), dtype=np.int32)
+        self.logprob: Column = np.zeros((0, 0), dtype=np.float32)
+        self.log_kept: Column = np.zeros((0, 0), dtype=np.float32)
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+    def add(self, asked: list[_Asked], numbers: list[int], version: int) -> None:
+        """Append rows that have produced nothing yet."""
+        sampling = [a.request.sampling for a in asked]
+        columns = {
+            "number": numbers,
+            "length": [0] * len(asked),
+            "limit": [a.limit for a in asked],
+            "version": [version] * len(asked),
+            "seed": [a.request.seed for a in asked],
+            "temperature": [s.temperature for s in sampling],
+            "top_p": [s.top_p for s in sampling],
+            "top_k": [s.top_k for s in sampling],
+            "special": [bool(s.stop or s.stop_tokens) for s in sampling],
+        }
+        for name, values in columns.items():
+            old: Column = self.__dict__[name]
+            self.__dict__[name] = np.concatenate([old, np.array(values, dtype=old.dtype)])
+        width = max([a.limit for a in asked] + [self.tokens.shape[1]])
+        for name in ("tokens", "logprob", "log_kept"):
+            old = self.__dict__[name]
+            self.__dict__[name] = np.pad(old, ((0, len(asked)), (0, width - old.shape[1])))
+        self.asked += asked
+
+    def keep(self, kept: Column) -> None:
+        """Forget the rows where `kept` is false."""
+        self.asked = [a for a, k in zip(self.asked, kept, strict=True) if k]
+        for name, column in self.__dict__.items():
+            if name != "asked":
+                self.__dict__[name] = column[kept]
 
 
 class LocalEngine:
     """See `core.protocols.Engine`."""
 
-    def __init__(self, runner: Runner, tokenizer: Tokenizer, *, context: int, max_rows: int, device: torch.device) -> None:
+    def __init__(
+        self, runner: Runner, tokenizer: Tokenizer, *, context: int, max_rows: int, device: torch.device
+    ) -> None:
         self._runner, self._tokenizer, self._device = runner, tokenizer, device
         self._context, self._max_rows = context, max_rows
-        self._ends = frozenset(tokenizer.end_tokens)
-        self._waiting: list[_Row] = []
-        self._live: list[_Row] = []
-        self._tokens = np.zeros((0, 0), dtype=np.int32)  # what each live row has produced so far, row by row
-        self._logps = np.zeros((2, 0, 0), dtype=np.float32)  # log-probability, and log of the mass kept
+        self._ends = np.array(tokenizer.end_tokens, dtype=np.int32)
+        self._waiting: list[_Asked] = []
+        self._live = _Live()
         self._pump: asyncio.Task[None] | None = None
         self._version, self._fingerprint = -1, ""
         self.seconds = {"prefill": 0.0, "decode": 0.0, "sample": 0.0}
@@ -67,47 +124,47 @@ class LocalEngine:
         self._version, self._fingerprint = version, fingerprint
 
     def close(self) -> None:
-        for row in [*self._waiting, *self._live]:
-            if not row.future.done():
-                row.future.set_exception(RunError("The engine was closed while a request was in flight."))
-        self._runner.release([r.number for r in self._live])
-        self._waiting, self._live = [], []
+        self._runner.release(self._live.number.tolist())
+        self._fail(RunError("The engine was closed while a request was in flight."))
 
     async def generate(self, request: Request) -> Completion:
         limit = min(request.sampling.max_tokens, self._context - len(request.prompt))
-        assert limit > 0 and len(request.prompt) > 0, "the explorer admits only prompts that leave room"
+        assert limit > 0, "the explorer admits only prompts that leave room"
+        assert len(request.prompt) > 0, "an empty prompt predicts nothing"
         assert self._version >= 0, "load weights before generating"
         loop = asyncio.get_running_loop()
-        ends = self._ends | frozenset(request.sampling.stop_tokens)
-        row = _Row(request, loop.create_future(), limit, ends, time.perf_counter())
-        self._waiting.append(row)
+        asked = _Asked(request, loop.create_future(), limit, time.perf_counter())
+        self._waiting.append(asked)
         if self._pump is None or self._pump.done():
             self._pump = loop.create_task(self._run())
-            self._pump.add_done_callback(self._fail_all)
-        return await row.future  # cancelling the caller cancels the future; the pump then frees the row
+            self._pump.add_done_callback(self._after_pump)
+        return await asked.future  # cancelling the caller cancels the future; the pump then frees the row
 
     async def _run(self) -> None:
-        while self._waiting or self._live:
+        while self._waiting or len(self._live):
             await asyncio.sleep(0)
             self._drop_cancelled()
             self._admit()
-            if self._live:
+            if len(self._live):
                 self._advance()
 
-    def _fail_all(self, pump: asyncio.Task[None]) -> None:
+    def _after_pump(self, pump: asyncio.Task[None]) -> None:
         """If the pump died, so do all requests, with its reason."""
-        error = None if pump.cancelled() else pump.exception()
-        if error is not None or pump.cancelled():
-            for row in [*self._waiting, *self._live]:
-                if not row.future.done():
-                    row.future.set_exception(error or asyncio.CancelledError())
-            self._waiting, self._live = [], []
+        error = asyncio.CancelledError() if pump.cancelled() else pump.exception()
+        if error is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        for asked in [*self._waiting, *self._live.asked]:
+            if not asked.future.done():
+                asked.future.set_exception(error)
+        self._waiting, self._live = [], _Live()
 
     def _drop_cancelled(self) -> None:
-        self._waiting = [r for r in self._waiting if not r.future.cancelled()]
-        gone = np.array([r.future.cancelled() for r in self._live], dtype=bool)
+        self._waiting = [a for a in self._waiting if not a.future.cancelled()]
+        gone = np.array([a.future.cancelled() for a in self._live.asked], dtype=bool)
         if gone.any():
-            self._keep(~gone)
+            self._let_go(gone)
 
     def _admit(self) -> None:
         """Prefill waiting requests as far as there is place, each distinct prompt once."""
@@ -116,102 +173,87 @@ class LocalEngine:
         if not entering:
             return
         started = time.perf_counter()
-        by_prompt: dict[bytes, list[_Row]] = {}
-        for row in entering:
-            by_prompt.setdefault(row.request.prompt.tobytes(), []).append(row)
-        families = list(by_prompt.values())
-        room = max(row.limit for row in entering)
-        numbers, logits = self._runner.prefill(
-            [f[0].request.prompt for f in families], [len(f) for f in families], room
-        )
-        for family, given in zip(families, numbers, strict=True):
-            for row, number in zip(family, given, strict=True):
-                row.number, row.first_version = number, self._version
-        self._reserve(len(entering), room)
-        self.seconds["prefill"] += time.perf_counter() - started
-        each = torch.repeat_interleave(logits, torch.tensor([len(f) for f in families], device=logits.device), dim=0)
+        families: dict[bytes, list[_Asked]] = {}
+        for asked in entering:
+            families.setdefault(asked.request.prompt.tobytes(), []).append(asked)
+        copies = [len(f) for f in families.values()]
+        prompts = [f[0].request.prompt for f in families.values()]
+        numbers, logits = self._runner.prefill(prompts, copies, max(a.limit for a in entering))
         first = len(self._live)
-        self._live += [row for family in families for row in family]
-        self._emit(each, np.arange(first, len(self._live)))
+        self._live.add([a for f in families.values() for a in f], [n for f in numbers for n in f], self._version)
+        self.seconds["prefill"] += time.perf_counter() - started
+        self._emit(logits.repeat_interleave(torch.tensor(copies, device=logits.device), dim=0), slice(first, None))
 
     def _advance(self) -> None:
         """One token for every live row."""
         started = time.perf_counter()
-        last = self._tokens[np.arange(len(self._live)), [r.length - 1 for r in self._live]]
-        tokens = torch.from_numpy(last.astype(np.int64)).to(self._device)
-        logits = self._runner.step([r.number for r in self._live], tokens)
+        live = self._live
+        last = live.tokens[np.arange(len(live)), live.length - 1].astype(np.int64)
+        logits = self._runner.step(live.number.tolist(), torch.from_numpy(last).to(self._device))
         self.seconds["decode"] += time.perf_counter() - started
-        self._emit(logits, np.arange(len(self._live)))
+        self._emit(logits, slice(0, None))
 
-    def _emit(self, logits: Tensor, at: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
-        """Draw a token for the live rows `at`, record it, and finish the rows it ends."""
+    def _emit(self, logits: Tensor, rows: slice) -> None:
+        """Draw a token for these rows, record it, and finish the rows it ends."""
         started = time.perf_counter()
-        rows = [self._live[i] for i in at]
-        lengths = np.array([r.length for r in rows], dtype=np.int64)
-        seeds = np.array([r.request.seed for r in rows], dtype=np.uint64)
-        to = lambda values: torch.tensor(values, device=logits.device)  # noqa: E731
-        sampling = [r.request.sampling for r in rows]
-        token, logp, kept = draw(
+        live, device = self._live, logits.device
+        length = live.length[rows].copy()
+        drawn = draw(
             logits,
-            torch.from_numpy(uniforms(seeds, lengths)).to(logits.device),
-            to([s.temperature for s in sampling]),
-            to([s.top_p for s in sampling]),
-            to([s.top_k for s in sampling]),
+            torch.from_numpy(uniforms(live.seed[rows], length)).to(device),
+            torch.from_numpy(live.temperature[rows]).to(device),
+            torch.from_numpy(live.top_p[rows]).to(device),
+            torch.from_numpy(live.top_k[rows]).to(device),
         )
-        drawn = token.cpu().numpy()
-        self._tokens[at, lengths] = drawn
-        self._logps[0, at, lengths] = logp.cpu().numpy()
-        self._logps[1, at, lengths] = kept.cpu().numpy()
-        gone = np.zeros(len(self._live), dtype=bool)
-        for i, row, value in zip(at, rows, drawn.tolist(), strict=True):
-            row.length += 1
-            reason = self._reason(row, int(i), value)
-            if reason is not None:
-                self._finish(row, int(i), reason)
-                gone[i] = True
-        if gone.any():
-            self._keep(~gone)
+        at = np.arange(len(live))[rows], length
+        for column, values in zip((live.tokens, live.logprob, live.log_kept), drawn, strict=True):
+            column[at] = values.cpu().numpy()
+        live.length[rows] += 1
+        ended = np.zeros(len(live), dtype=bool)
+        ended[rows] = np.isin(live.tokens[at], self._ends) | (live.length[rows] >= live.limit[rows])
+        for i in np.flatnonzero(live.special[rows]) + (rows.start or 0):
+            ended[i] |= self._reason(int(i)) is not StopReason.LENGTH
+        for i in np.flatnonzero(ended):
+            self._finish(int(i))
+        if ended.any():
+            self._let_go(ended)
         self.seconds["sample"] += time.perf_counter() - started
 
-    def _reason(self, row: _Row, i: int, token: int) -> StopReason | None:
-        if token in row.ends:
+    def _reason(self, i: int) -> StopReason:
+        """Say why row `i` would end here; LENGTH if nothing but its limit could end it."""
+        live, sampling = self._live, self._live.asked[i].request.sampling
+        n = int(live.length[i])
+        if live.tokens[i, n - 1] in self._ends or live.tokens[i, n - 1] in sampling.stop_tokens:
             return StopReason.END
-        if row.request.sampling.stop:
-            tail = self._tokenizer.decode(self._tokens[i, max(0, row.length - TAIL) : row.length])
-            if any(s in tail for s in row.request.sampling.stop):
+        if sampling.stop:
+            tail = self._tokenizer.decode(live.tokens[i, max(0, n - TAIL) : n])
+            if any(s in tail for s in sampling.stop):
                 return StopReason.STOP
-        return StopReason.LENGTH if row.length >= row.limit else None
+        return StopReason.LENGTH
 
-    def _finish(self, row: _Row, i: int, reason: StopReason) -> None:
-        if row.future.done():  # cancelled meanwhile
+    def _finish(self, i: int) -> None:
+        live, asked = self._live, self._live.asked[i]
+        if asked.future.done():  # cancelled meanwhile
             return
-        n = row.length
-        kept: Floats = self._logps[1, i, :n]
-        row.future.set_result(
+        n = int(live.length[i])
+        kept: Floats = live.log_kept[i, :n]
+        asked.future.set_result(
             Completion(
-                output=self._tokens[i, :n].copy(),
-                logprobs=self._logps[0, i, :n].copy(),
+                output=live.tokens[i, :n].copy(),
+                logprobs=live.logprob[i, :n].copy(),
                 log_kept=kept.copy() if kept.any() else kept[:0].copy(),
-                version=row.first_version,
+                version=int(live.version[i]),
                 last_version=self._version,
                 fingerprint=self._fingerprint,
-                stop=reason,
-                seconds=time.perf_counter() - row.asked,
+                stop=self._reason(i),
+                seconds=time.perf_counter() - asked.at,
             )
         )
 
-    def _keep(self, keep: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> None:
-        """Let go of the other live rows."""
-        self._runner.release([r.number for r, k in zip(self._live, keep, strict=True) if not k])
-        self._live = [r for r, k in zip(self._live, keep, strict=True) if k]
-        self._tokens, self._logps = self._tokens[: len(keep)][keep], self._logps[:, : len(keep)][:, keep]
-
-    def _reserve(self, more: int, room: int) -> None:
-        """Make place for `more` rows of up to `room` tokens."""
-        rows, width = len(self._live) + more, max(room, self._tokens.shape[1])
-        have = self._tokens.shape
-        self._tokens = np.pad(self._tokens, ((0, rows - have[0]), (0, width - have[1])))
-        self._logps = np.pad(self._logps, ((0, 0), (0, rows - have[0]), (0, width - have[1])))
+    def _let_go(self, gone: Column) -> None:
+        """Free the rows where `gone` is true."""
+        self._runner.release(self._live.number[gone].tolist())
+        self._live.keep(~gone)
 
 
 def generate_all(engine: LocalEngine, requests: Sequence[Request]) -> list[Completion]:

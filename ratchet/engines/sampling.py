@@ -22,7 +22,7 @@ def uniforms(seeds: NDArray[np.uint64], position: NDArray[np.int64]) -> NDArray[
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
         z ^= z >> np.uint64(31)
-    return (z >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return np.asarray((z >> np.uint64(11)).astype(np.float64) * 2.0**-53)
 
 
 def draw(
@@ -35,10 +35,12 @@ def draw(
     log-probability at temperature 1.
     """
     greedy = temperature == 0
-    logp = (logits / torch.where(greedy, 1.0, temperature)[:, None]).log_softmax(-1)
-    cut = bool((top_p < 1).any()) or bool((top_k > 0).any())
-    if not cut:
-        log_kept = torch.zeros_like(uniform, dtype=logp.dtype)
+    if bool((temperature == 1).all()):
+        logp = logits.log_softmax(-1)
+    else:
+        logp = (logits / torch.where(greedy, 1.0, temperature)[:, None]).log_softmax(-1)
+    if bool((top_p >= 1).all()) and bool((top_k == 0).all()):
+        log_kept = torch.zeros(len(logp), device=logp.device)
         token = _inverse(logp.exp(), uniform)
     else:
         kept = _kept(logp, top_p, top_k)
@@ -53,13 +55,11 @@ def draw(
 
 def _inverse(probs: Tensor, uniform: Tensor) -> Tensor:
     """Draw by inverting the cumulative distribution; a token of probability 0 is never drawn."""
-    # Double precision: in float32 the sum over a large vocabulary is off by more than a rare token's probability.
-    cumulative = probs.double().cumsum(-1)
-    target = uniform.double()[:, None] * cumulative[:, -1:]
-    token = torch.searchsorted(cumulative, target, right=True)[:, 0]
-    # target < total, but rounding can make them equal: then the last token with any probability is meant.
-    last = (cumulative < cumulative[:, -1:]).sum(-1)
-    return torch.minimum(token, last)
+    # Over a large vocabulary a float32 sum is off by more than a rare token's probability.
+    cumulative = (probs if probs.shape[-1] <= 4096 else probs.double()).cumsum(-1)
+    below_one = 1.0 - 2 * torch.finfo(cumulative.dtype).eps  # so that rounding never lifts the target to the total
+    target = uniform.clamp(max=below_one).to(cumulative.dtype)[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target, right=True)[:, 0]
 
 
 def _kept(logp: Tensor, top_p: Tensor, top_k: Tensor) -> Tensor:

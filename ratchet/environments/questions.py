@@ -13,12 +13,12 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from ratchet.core.errors import ConfigError
+from ratchet.core.load import is_path, require_library
 from ratchet.core.protocols import Outcome, PolicyHandle
 from ratchet.core.rollout import Score
 from ratchet.core.task import Split, Task
 from ratchet.environments.rows import Row, Rows, hold_out, read_rows
 from ratchet.environments.single_turn import ask_once, fill, messages, missing_fields
-from ratchet.rewards.load import is_path, require_library
 from ratchet.rewards.math import plain_number
 from ratchet.rewards.pool import RewardPool
 from ratchet.rewards.text import CLOSE_ANSWER, OPEN_ANSWER, is_exactly

@@ -9,9 +9,9 @@ from typing import Protocol, runtime_checkable
 from pydantic import BaseModel
 
 from ratchet.core.errors import ConfigError, nearest
+from ratchet.core.load import LoadError, is_path, load_object
 from ratchet.core.protocols import Environment
 from ratchet.environments.options import read_options
-from ratchet.rewards.load import LoadError, is_path, load_object
 
 BUILT_IN: Mapping[str, str] = {
     "arithmetic": "ratchet.environments.arithmetic:Arithmetic",
@@ -46,7 +46,7 @@ def build_environment(name: str, options: Mapping[str, object]) -> Environment:
     except LoadError as error:
         raise ConfigError(f"environment.name: {error}") from error
     if not inspect.isclass(found):
-        raise ConfigError(f'environment.name = "{name}" is a {type(found).__name__}; name a class instead.')
+        raise ConfigError(f'environment.name = "{name}" is of type {type(found).__name__}; name a class instead.')
     environment = _make(found, options)
     if not isinstance(environment, Environment):
         missing = [part for part in ("name", "num_tasks", "task", "run") if part not in dir(environment)]
@@ -67,6 +67,11 @@ def _make(found: type, options: Mapping[str, object]) -> object:
     if issubclass(found, BaseModel):
         return read_options(found, options, where="environment")
     signature = inspect.signature(found)
+    kinds = {parameter.kind for parameter in signature.parameters.values()}
+    unknown = [option for option in options if option not in signature.parameters]
+    if unknown and inspect.Parameter.VAR_KEYWORD not in kinds:
+        hint = nearest(unknown[0], signature.parameters)
+        raise ConfigError(f"environment.{unknown[0]} is no option of {found.__name__}.{hint}")
     try:
         signature.bind(**options)
     except TypeError as error:

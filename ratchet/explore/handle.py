@@ -23,9 +23,7 @@ class PromptTooLong(Exception):
 class RecordingHandle:
     """Implements `core.protocols.PolicyHandle` for one attempt and keeps its turns."""
 
-    def __init__(
-        self, engine: Engine, tokenizer: Tokenizer, sampling: Sampling, *, context: int, seed: int
-    ) -> None:
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, sampling: Sampling, *, context: int, seed: int) -> None:
         self._engine, self._tokenizer, self._sampling = engine, tokenizer, sampling
         self._context, self._seed = context, seed
         self._turns: list[Turn] = []

@@ -106,5 +106,5 @@ def _rectangle(
     # A padded query sees key 0, so that its softmax is finite; its output is never read.
     visible = np.arange(keys)[None, None, :] <= before + np.arange(width)[None, :, None]
     flat = np.flatnonzero(real)
-    to = lambda a: torch.from_numpy(a).to(device)  # noqa: E731
-    return Rectangle(to(query), to(key), to(visible[:, None]), to(flat), to(query.reshape(-1)[flat]))
+    arrays = (query, key, visible[:, None], flat, query.reshape(-1)[flat])
+    return Rectangle(*(torch.from_numpy(a).to(device) for a in arrays))

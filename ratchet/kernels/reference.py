@@ -150,7 +150,9 @@ def token_stats(
     """
     ref_hidden, ref_head = reference if reference is not None else (hidden.new_zeros(0), head.new_zeros(0))
     rows = max(1, max_logits // head.shape[0])
-    stats = _TokenStats.apply(hidden, head, target, temperature, ref_hidden, ref_head, rows, product)
+    stats = _TokenStats.apply(  # type: ignore[no-untyped-call]
+        hidden, head, target, temperature, ref_hidden, ref_head, rows, product
+    )
     return TokenStats(*stats)
 
 
@@ -208,7 +210,6 @@ class _TokenStats(torch.autograd.Function):
 def _log_softmax(hidden: Tensor, head: Tensor, temperature: float, product) -> Tensor:  # type: ignore[no-untyped-def]
     logits = product(hidden, head, None).float()
     return (logits if temperature == 1.0 else logits / temperature).log_softmax(-1)
-
 
 
 OPS = Ops(linear, rms_norm, swiglu, attention, token_stats)

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ratchet.core.errors import ModelError
-from ratchet.policy.decoder import Decoder
 from ratchet.core.shape import ModelShape
+from ratchet.policy.decoder import Decoder
 from ratchet.policy.shape import shape_to_hf
 
 Stored = tuple[str, int]
@@ -58,13 +58,17 @@ def read_weights(decoder: Decoder, folder: Path) -> None:
     parameters = dict(decoder.named_parameters())
     with torch.no_grad():
         for ours, stored in stored_names(decoder.shape).items():
-            pieces = [_tensor(files, name, folder) for name, _ in stored]
+            pieces = []
+            for name, rows in stored:
+                piece, whole = _tensor(files, name, folder), parameters[ours].shape
+                expected = (rows, *whole[1:]) if rows else tuple(whole)
+                if tuple(piece.shape) != expected:
+                    raise ModelError(
+                        f"{folder}: {name} has shape {tuple(piece.shape)}, config.json implies {expected}. "
+                        "Weights and configuration do not belong together."
+                    )
+                pieces.append(piece)
             joined = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
-            if joined.shape != parameters[ours].shape:
-                raise ModelError(
-                    f"{folder}: {stored[0][0]} has shape {tuple(joined.shape)}, config.json implies "
-                    f"{tuple(parameters[ours].shape)}. Weights and configuration do not belong together."
-                )
             parameters[ours].copy_(joined)
 
 
@@ -91,7 +95,9 @@ def write_config(shape: ModelShape, folder: Path, *, end_tokens: list[int], pad_
 def read_config(folder: Path) -> tuple[dict[str, Any], list[int]]:
     """Return a folder's ``config.json`` and its end tokens. Raises `ModelError` if there is no checkpoint."""
     if not folder.is_dir():
-        raise ModelError(f'policy.model = "{folder}": there is no such folder. Give the folder of a Hugging Face checkpoint.')
+        raise ModelError(
+            f'policy.model = "{folder}": there is no such folder. Give the folder of a Hugging Face checkpoint.'
+        )
     path = folder / "config.json"
     if not path.is_file():
         raise ModelError(f"{folder} has no config.json: it is not a Hugging Face checkpoint.")
@@ -114,11 +120,14 @@ def _files(folder: Path) -> dict[str, Path]:
     """Return which file of a folder holds each stored tensor."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        return {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
+        try:
+            return {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
+        except (ValueError, KeyError):
+            raise ModelError(f"{index} is not an index of shards. The file is damaged; copy the checkpoint again.") from None
     single = folder / "model.safetensors"
     if not single.is_file():
         raise ModelError(f"{folder} has no model.safetensors. Save the checkpoint with safe serialization.")
-    return {name: single for name in _names(single)}
+    return dict.fromkeys(_names(single), single)
 
 
 def _names(file: Path) -> Iterator[str]:
@@ -134,6 +143,7 @@ def _tensor(files: dict[str, Path], name: str, folder: Path) -> Tensor:
         raise ModelError(f"{folder}: the weights hold no tensor {name}, which config.json implies.")
     try:
         with safe_open(files[name], framework="pt") as opened:
-            return opened.get_tensor(name)
+            tensor: Tensor = opened.get_tensor(name)
+            return tensor
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{files[name]} cannot be read: {error}. The file is damaged or missing.") from None

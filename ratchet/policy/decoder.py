@@ -11,9 +11,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ratchet.core.shape import ModelShape
 from ratchet.kernels.layout import Layout
 from ratchet.kernels.reference import OPS, Heads, Ops
-from ratchet.core.shape import ModelShape
 
 
 def rope_table(shape: ModelShape, positions: int, device: torch.device | str = "cpu") -> Tensor:

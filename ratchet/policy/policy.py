@@ -13,10 +13,10 @@ from torch import Tensor
 from ratchet.config.schema import TinySection
 from ratchet.core.errors import ModelError
 from ratchet.core.seeds import derive
+from ratchet.core.shape import ModelShape
 from ratchet.kernels.choose import ops_for
 from ratchet.policy.checkpoint import read_config, read_weights, write_config, write_weights
 from ratchet.policy.decoder import Decoder
-from ratchet.core.shape import ModelShape
 from ratchet.policy.shape import shape_from_hf
 from ratchet.policy.tokenizer import Tokenizer, load_tokenizer, tiny_tokenizer
 
@@ -26,8 +26,9 @@ Precision = Literal["float32", "bfloat16"]
 class Policy:
     """A decoder with the tokenizer it was made for."""
 
-    def __init__(self, decoder: Decoder, tokenizer: Tokenizer, device: torch.device) -> None:
-        self.decoder, self.tokenizer, self.device = decoder, tokenizer, device
+    def __init__(self, decoder: Decoder, tokenizer: Tokenizer, device: torch.device, dtype: Precision) -> None:
+        """`dtype` is that of matrix products; the decoder's own functions must be those of this dtype."""
+        self.decoder, self.tokenizer, self.device, self.dtype = decoder, tokenizer, device, dtype
         self.shape: ModelShape = decoder.shape
 
     @classmethod
@@ -44,7 +45,7 @@ class Policy:
             )
         decoder = Decoder(shape, ops_for(device, dtype))
         read_weights(decoder, folder)
-        return cls(decoder.to(device), tokenizer, device)
+        return cls(decoder.to(device), tokenizer, device, dtype)
 
     @classmethod
     def tiny(
@@ -78,7 +79,7 @@ class Policy:
         )
         decoder = Decoder(shape, ops_for(device, dtype))
         decoder.initialise(torch.Generator().manual_seed(derive(seed, "initialise") % 2**62))
-        return cls(decoder.to(device), tokenizer, device)
+        return cls(decoder.to(device), tokenizer, device, dtype)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the decoder's parameters by name: views, not copies."""

@@ -59,7 +59,9 @@ def shape_from_hf(config: dict[str, Any], where: str) -> ModelShape:
             qkv_bias=family == "qwen2",
         )
     except KeyError as missing:
-        raise ModelError(f"{where}: config.json has no {missing}. It is not a complete {family} configuration.") from None
+        raise ModelError(
+            f"{where}: config.json has no {missing}. It is not a complete {family} configuration."
+        ) from None
 
 
 def shape_to_hf(shape: ModelShape, *, end_tokens: list[int], pad_token: int) -> dict[str, Any]:

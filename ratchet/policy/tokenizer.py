@@ -124,11 +124,17 @@ def load_tokenizer(folder: Path, end_tokens: Sequence[int]) -> Tokenizer:
             '(AutoTokenizer.from_pretrained(...).save_pretrained("folder")).'
         )
     settings_path = folder / "tokenizer_config.json"
-    settings = json.loads(settings_path.read_text()) if settings_path.is_file() else {}
+    try:
+        settings = json.loads(settings_path.read_text()) if settings_path.is_file() else {}
+    except ValueError as error:
+        raise ModelError(f"{settings_path} is not JSON: {error}. The file is damaged.") from None
     template = folder / "chat_template.jinja"
     if template.is_file():
         settings["chat_template"] = template.read_text()
-    backend = tokenizers.Tokenizer.from_file(str(path))
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing narrower
+        raise ModelError(f"{path} cannot be read: {error}. The file is damaged, or of a newer kind.") from None
     found = list(end_tokens)
     eos = settings.get("eos_token")
     eos = eos.get("content") if isinstance(eos, dict) else eos
@@ -149,7 +155,7 @@ def tiny_tokenizer(words: Sequence[str], characters: str) -> Tokenizer:
     Longer words win over shorter ones. Text with other characters becomes the unknown token.
     """
     words = sorted({w for w in words if len(w) > 1}, key=lambda w: (-len(w), w))
-    singles = sorted({c for c in characters} | {w for w in words if len(w) == 1})
+    singles = sorted(set(characters) | {w for w in words if len(w) == 1})
     vocabulary = {token: i for i, token in enumerate([*TINY_SPECIAL, *sorted(words), *singles])}
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<|unk|>"))
     pattern = "|".join([re.escape(w) for w in words] + [r"[\s\S]"])

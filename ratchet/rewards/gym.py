@@ -16,9 +16,9 @@ from functools import lru_cache
 from typing import Any
 
 from ratchet.core.errors import ConfigError, nearest
+from ratchet.core.load import describe, require_library
 from ratchet.core.seeds import derive
 from ratchet.core.task import Split, Task
-from ratchet.rewards.load import describe, require_library
 from ratchet.rewards.text import last_tagged
 
 _CHUNK = 500

@@ -25,10 +25,10 @@ from typing import Any, Self
 
 from pebble import ProcessExpired, ProcessPool
 
+from ratchet.core.load import LoadError, describe, load_object
 from ratchet.core.rollout import Score
 from ratchet.core.task import Task
 from ratchet.rewards.errors import RewardFailed, RewardInvalid, RewardTimeout
-from ratchet.rewards.load import LoadError, describe, load_object
 from ratchet.rewards.value import as_score
 
 _ALARM_MARGIN_S = 1.0

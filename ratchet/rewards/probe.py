@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, runtime_checkable
 
+from ratchet.core.load import describe
 from ratchet.core.protocols import Environment, Probes
 from ratchet.core.seeds import stream
 from ratchet.core.task import Task
 from ratchet.rewards.errors import RewardError
-from ratchet.rewards.load import describe
 
 GOLD, WRONG = "gold", "wrong"
 JUNK = ("empty", "prompt echo", "refusal", "long junk")
@@ -102,7 +102,11 @@ async def probe(environment: Environment, tasks: Sequence[Task]) -> list[ProbeRo
 def verdict(rows: Sequence[ProbeRow]) -> list[Finding]:
     """Return what the rows mean: errors (gold that does not pay), warnings (junk that does), a note if not probed."""
     if not rows:
-        return [Finding("note", "The reward was not probed: the environment has no score and gold methods, or no gold answers.")]
+        return [
+            Finding(
+                "note", "The reward was not probed: the environment has no score and gold methods, or no gold answers."
+            )
+        ]
     gold, others = rows[0], rows[1:]
     assert gold.probe == GOLD, "the first row is gold"
     findings = [_judge_gold(gold)] if gold.full_share < 1 else []

@@ -23,7 +23,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ratchet.core.errors import CheckpointError
+from ratchet.core.errors import CheckpointError, ConfigError
 from ratchet.policy.policy import Policy
 
 MANIFEST = "MANIFEST.json"
@@ -128,13 +128,27 @@ def newest_sound(folder: Path) -> tuple[Path, list[str]]:
 
     Raises `CheckpointError` when none is sound.
     """
-    complaints = []
+    complaints: list[str] = []
     for path in reversed(list_checkpoints(folder)):
         wrong = damage(path)
         if not wrong:
             return path, complaints
         complaints.append(f"{path.name} is damaged ({wrong}); using the one before")
     raise CheckpointError(f"{folder} holds no sound checkpoint: {'; '.join(complaints) or 'there is none'}.")
+
+
+def chosen_checkpoint(folder: Path, step: int | None) -> Path:
+    """Return the checkpoint after `step` steps, or the newest sound one. Raises `ConfigError` if it is not there."""
+    if step is None:
+        return newest_sound(folder)[0]
+    path = checkpoint_path(folder, step)
+    if not path.is_dir():
+        steps = ", ".join(str(int(p.name[5:])) for p in list_checkpoints(folder))
+        raise ConfigError(f"There is no checkpoint after step {step} in {folder}. There are: {steps or 'none'}.")
+    wrong = damage(path)
+    if wrong:
+        raise CheckpointError(f"{path} is damaged: {wrong}. Choose another step.")
+    return path
 
 
 def read_checkpoint(path: Path) -> Checkpoint:

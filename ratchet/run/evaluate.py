@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from ratchet.config.plan import Plan
+from ratchet.config.read import config_from_tree
+from ratchet.config.schema import RunConfig
+from ratchet.core.protocols import Engine, Environment
 from ratchet.core.rollout import Group
 from ratchet.core.task import Split
+from ratchet.engines.build import local_engine
+from ratchet.environments.table import close_environment
 from ratchet.explore.explorer import ExploreLimits, Explorer
-from ratchet.run.parts import Parts, sampling_of
+from ratchet.policy.policy import Policy
+from ratchet.policy.tokenizer import Tokenizer
+from ratchet.run.checkpoint import chosen_checkpoint
+from ratchet.run.parts import Parts, choose_device, make_environment, plan_for, sampling_of
 from ratchet.run.sync import frozen
+from ratchet.store.run_store import RunStore
 
 Z95 = 1.959963984540054
 """Two-sided 95 % quantile of the normal distribution."""
@@ -22,17 +34,18 @@ async def evaluate(p: Parts, split: str = "test") -> Mapping[str, float]:
     if engine.version != weights.version:
         engine.load(weights.tensors, weights.version, weights.fingerprint)
     try:
-        explorer = Explorer(
+        settings = p.config.eval
+        groups = await _play(
+            p.config,
+            p.plan,
             p.environment,
             engine,
             p.policy.tokenizer,
-            Split(split, p.config.run.seed),
-            sampling_of(p.config),
-            ExploreLimits(context=p.plan.context_tokens, rollout_timeout_s=p.config.explore.rollout_timeout_s),
+            split,
+            settings.tasks,
+            settings.samples,
+            p.state.step,
         )
-        size = p.environment.num_tasks(Split(split, p.config.run.seed))
-        count = min(p.config.eval.tasks, size) if size is not None else p.config.eval.tasks
-        groups = [g async for g in explorer.groups(p.state.step, 0, count, p.config.eval.samples)]
     finally:
         if held is not None and held.version != engine.version:
             p.sync.hold(held)
@@ -40,6 +53,44 @@ async def evaluate(p: Parts, split: str = "test") -> Mapping[str, float]:
     p.store.write_groups(p.state.step, groups, name=f"eval_{split}")
     p.store.append_event("eval", p.state.step, split=split, **facts)
     return facts
+
+
+def evaluate_checkpoint(
+    run: Path, step: int | None, tasks: int, samples: int, split: str
+) -> tuple[Path, Mapping[str, float]]:
+    """Evaluate a checkpoint of a run folder with the run's own environment; nothing is written."""
+    config = config_from_tree(RunStore.open(run).config_tree())
+    path = chosen_checkpoint(run / "checkpoints", step)
+    environment = make_environment(config)
+    try:
+        policy = Policy.load(path, device=choose_device(config), dtype=config.policy.dtype)
+        plan = plan_for(config, policy, environment)
+        engine = local_engine(policy, context=plan.context_tokens, max_rows=config.engine.max_rows)
+        engine.load(policy.weights(), 0, policy.fingerprint())
+        groups = asyncio.run(_play(config, plan, environment, engine, policy.tokenizer, split, tasks, samples, 0))
+        engine.close()
+    finally:
+        close_environment(environment)
+    return path, eval_metrics(groups)
+
+
+async def _play(
+    config: RunConfig,
+    plan: Plan,
+    environment: Environment,
+    engine: Engine,
+    tokenizer: Tokenizer,
+    split: str,
+    tasks: int,
+    samples: int,
+    step: int,
+) -> list[Group]:
+    """Return the groups of the first `tasks` tasks of a split."""
+    chosen = Split(split, config.run.seed)
+    limits = ExploreLimits(context=plan.context_tokens, rollout_timeout_s=config.explore.rollout_timeout_s)
+    explorer = Explorer(environment, engine, tokenizer, chosen, sampling_of(config), limits)
+    size = environment.num_tasks(chosen)
+    return [g async for g in explorer.groups(step, 0, tasks if size is None else min(tasks, size), samples)]
 
 
 def eval_metrics(groups: Sequence[Group]) -> dict[str, float]:
@@ -56,7 +107,8 @@ def eval_metrics(groups: Sequence[Group]) -> dict[str, float]:
     best = max((s.value for s in scores), default=0.0)
     passed = [
         [
-            r.score is not None and (r.score.parts["accuracy"] >= 1 if "accuracy" in r.score.parts else r.score.value >= best)
+            r.score is not None
+            and (r.score.parts["accuracy"] >= 1 if "accuracy" in r.score.parts else r.score.value >= best)
             for r in g.rollouts
         ]
         for g in groups

@@ -33,7 +33,7 @@ def first_step_gate(
     tolerance = TOLERANCE[dtype]
     if not worst <= tolerance:  # also catches NaN
         raise GateError(
-            f"Before the first step, sampler and trainer disagree: log-probabilities differ by up to {worst:.3g} "
+            f"Before the first step, sampler and trainer disagree: log-probabilities differ by {worst:.3g} at most "
             f"(tolerance {tolerance:g}, mean {float(difference.mean()):.3g}) over {len(difference)} tokens. "
             f"{_culprit(trainer, groups, sampling, theirs, tolerance)}"
         )
@@ -69,7 +69,9 @@ def _culprit(trainer: Trainer, groups: Sequence[Group], sampling: Sampling, thei
     ours, _ = trainer.logprobs(groups)
     difference = ours - theirs
     if (sampling.top_p < 1 or sampling.top_k > 0) and bool((difference < tolerance).all()):
-        return "The sampler reports log-probabilities of the distribution cut by top_p or top_k without the mass it kept."
+        return (
+            "The sampler reports log-probabilities of the distribution cut by top_p or top_k without the mass it kept."
+        )
     if float(torch.quantile(difference.abs().float()[:1_000_000], 0.5)) < 0.05:
         return "The differences are small and everywhere: the sampler computes in a lower precision (policy.dtype)."
     return (

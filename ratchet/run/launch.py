@@ -132,7 +132,8 @@ def choose_folder(config: RunConfig) -> Path:
         folder = base / config.run.name
         if folder.exists():
             raise ConfigError(
-                f"There is a run at {folder} already. Choose another run.name, or go on with it: ratchet resume {folder}"
+                f"There is a run at {folder} already. Choose another run.name, or go on with it: "
+                f"ratchet resume {folder}"
             )
         return folder
     stem = config.run.study or config.environment.name.rpartition(":")[2]

@@ -101,7 +101,8 @@ def refuse_failures(p: Parts, k: int, groups: Sequence[Group]) -> None:
         told = ", ".join(f"{n} {reason}" for reason, n in sorted(counts.items()))
         raise RunError(
             f"Step {k}: {len(failed)} of {len(rollouts)} attempts failed ({told}), more than "
-            f"explore.max_failed_share = {p.config.explore.max_failed_share:g} allows. The first said: {failed[0].error}"
+            f"explore.max_failed_share = {p.config.explore.max_failed_share:g} allows. The first said: "
+            f"{failed[0].error}"
         )
 
 

@@ -63,9 +63,10 @@ def _commit() -> str | None:
     root = Path(ratchet.__file__).parent.parent
     if not (root / ".git").exists():
         return None
-    say = lambda *words: subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)  # noqa: E731
+    git = ["git", "-C", str(root)]
     try:
-        head, changes = say("rev-parse", "--short", "HEAD"), say("status", "--porcelain", "--untracked-files=no")
+        head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
+        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True)
     except OSError:  # no git here
         return None
     return head.stdout.strip() + ("+" if changes.stdout.strip() else "") if head.returncode == 0 else None

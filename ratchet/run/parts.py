@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import os
+import time
 from dataclasses import dataclass, field
 
 import torch
@@ -187,6 +189,13 @@ def frozen_copy(policy: Policy) -> Decoder:
 def _tell(parts: Parts) -> None:
     now = parts.waits.now()
     parts.store.write_status(
-        {"state": "running", "step": parts.state.step, "steps": parts.config.train.steps, "waiting": now}
+        {
+            "state": "running",
+            "step": parts.state.step,
+            "steps": parts.config.train.steps,
+            "waiting": now,
+            "pid": os.getpid(),
+            "time": time.time(),
+        }
     )
     parts.observer.waiting(now)

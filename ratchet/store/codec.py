@@ -56,7 +56,12 @@ def _rollout_to_json(rollout: Rollout) -> dict[str, Any]:
         "metrics": dict(rollout.metrics),
         "seconds": round(rollout.seconds, 4),
         "trajectories": [
-            {"agent": t.agent, "trainable": t.trainable, "parent": t.parent, "turns": [_turn_to_json(u) for u in t.turns]}
+            {
+                "agent": t.agent,
+                "trainable": t.trainable,
+                "parent": t.parent,
+                "turns": [_turn_to_json(u) for u in t.turns],
+            }
             for t in rollout.trajectories
         ],
     }

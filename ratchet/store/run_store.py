@@ -38,7 +38,9 @@ class RunStore:
         self.folder = folder
 
     @classmethod
-    def create(cls, folder: Path, config: Mapping[str, Any], plan: Mapping[str, Any], environment: Mapping[str, Any]) -> RunStore:
+    def create(
+        cls, folder: Path, config: Mapping[str, Any], plan: Mapping[str, Any], environment: Mapping[str, Any]
+    ) -> RunStore:
         """Make a new run folder. Raises `ConfigError` if it exists or cannot be made."""
         try:
             folder.mkdir(parents=True, exist_ok=False)
@@ -46,10 +48,13 @@ class RunStore:
                 (folder / sub).mkdir()
         except FileExistsError:
             raise ConfigError(
-                f"There is a run at {folder} already. Choose another run.name, or go on with it: ratchet resume {folder}"
+                f"There is a run at {folder} already. Choose another run.name, or go on with it: "
+                f"ratchet resume {folder}"
             ) from None
         except OSError as error:
-            raise ConfigError(f"The run folder {folder} cannot be made: {error.strerror}. Set run.folder elsewhere.") from None
+            raise ConfigError(
+                f"The run folder {folder} cannot be made: {error.strerror}. Set run.folder elsewhere."
+            ) from None
         store = cls(folder)
         with _writing(folder):
             (folder / "config.toml").write_text(tomli_w.dumps(_without_none(config)), encoding="utf-8")

@@ -106,12 +106,11 @@ def batch_of(samples: Sequence[Sample], device: torch.device) -> Batch:
     """Return the columns of some samples; groups are renumbered 0 .. P-1 in order of appearance."""
     numbers = {g: i for i, g in enumerate(dict.fromkeys(s.group for s in samples))}
     lengths = [s.num_trained for s in samples]
-    column = lambda values, dtype: torch.tensor(values, dtype=dtype, device=device)  # noqa: E731
     logprobs = np.concatenate([s.logprobs[s.trained] for s in samples])
     return Batch(
         sample=torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(lengths)).to(device),
-        group=column([numbers[s.group] for s in samples], torch.int64),
-        reward=column([s.reward for s in samples], torch.float32),
-        version=column([s.version for s in samples], torch.int64),
+        group=torch.tensor([numbers[s.group] for s in samples], device=device),
+        reward=torch.tensor([s.reward for s in samples], dtype=torch.float32, device=device),
+        version=torch.tensor([s.version for s in samples], device=device),
         logp_behaviour=torch.from_numpy(logprobs.astype(np.float32)).to(device),
     )

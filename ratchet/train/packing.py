@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ratchet.core.rollout import Tokens
 from ratchet.kernels.layout import Layout, layout_of, pack
 from ratchet.train.experience import Sample
 
@@ -58,7 +59,9 @@ def cut(samples: Sequence[Sample], chosen: Sequence[int], max_tokens: int) -> It
 
 def packed(samples: Sequence[Sample], chosen: tuple[int, ...], device: torch.device) -> Packed:
     """Return the forward pass of the samples `chosen`, which must stand prompt by prompt as `cut` yields them."""
-    segments, parents, own = [], [], []
+    segments: list[Tokens] = []
+    parents: list[int] = []
+    own: list[int] = []
     prompt_at: dict[bytes, int] = {}
     for i in chosen:
         sample = samples[i]
@@ -77,12 +80,11 @@ def packed(samples: Sequence[Sample], chosen: tuple[int, ...], device: torch.dev
         first = start[parents[segment] + 1] - 1  # the prompt's last token predicts the first of the answer
         places = np.concatenate([[first], np.arange(start[segment], start[segment + 1])])
         predictor.append(places[samples[i].trained])
-    to = lambda parts, dtype: torch.from_numpy(np.concatenate(parts).astype(dtype)).to(device)  # noqa: E731
     return Packed(
         chosen=chosen,
         tokens=pack(segments, device),
         layout=layout_of(lengths, parents, device),
-        predictor=to(predictor, np.int64),
-        target=to([samples[i].tokens[samples[i].trained] for i in chosen], np.int64),
-        log_kept=to([samples[i].log_kept[samples[i].trained] for i in chosen], np.float32),
+        predictor=pack(predictor, device),
+        target=pack([samples[i].tokens[samples[i].trained] for i in chosen], device),
+        log_kept=torch.from_numpy(np.concatenate([samples[i].log_kept[samples[i].trained] for i in chosen])).to(device),
     )

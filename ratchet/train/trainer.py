@@ -161,7 +161,7 @@ class Trainer:
                 total += loss.item()
                 if learns:
                     started = time.perf_counter()
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    loss.backward()
                     tally.seconds["backward"] += time.perf_counter() - started
         return total, silent_groups
 
@@ -235,7 +235,11 @@ class Trainer:
         parameters = list(self.policy.decoder.parameters())
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_clip))
         if norm != norm or norm == float("inf"):
-            bad = [n for n, p in self.policy.decoder.named_parameters() if p.grad is not None and not p.grad.isfinite().all()]
+            bad = [
+                n
+                for n, p in self.policy.decoder.named_parameters()
+                if p.grad is not None and not p.grad.isfinite().all()
+            ]
             raise NumericsError(
                 f"Step {step}: the gradient of {bad[0] if bad else 'the whole model'} is not finite. The weights were "
                 "not changed. Lower algorithm.lr, or look at this step's rollouts for extreme rewards or log-ratios."

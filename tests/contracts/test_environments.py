@@ -49,7 +49,9 @@ def case(request: pytest.FixtureRequest) -> Case:
 @pytest.fixture(scope="module")
 def environment(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     folder = tmp_path_factory.mktemp("data")
-    _write(folder / "pairs.jsonl", [{"question": f"{i}+1?", "chosen": f"{i + 1}", "rejected": f"{i}"} for i in range(12)])
+    _write(
+        folder / "pairs.jsonl", [{"question": f"{i}+1?", "chosen": f"{i + 1}", "rejected": f"{i}"} for i in range(12)]
+    )
     _write(folder / "questions.jsonl", [{"question": f"{i}+1?", "answer": f"So\n#### {i + 1}"} for i in range(12)])
     options = {k: str(folder / v) if str(v).endswith(".jsonl") else v for k, v in case.options.items()}
     if case.name in ("judge", "reasoning_gym") and "gym" in f"{case.name}{options.get('source')}":
@@ -92,7 +94,9 @@ def test_train_and_test_hold_different_tasks(environment: Environment) -> None:
 
 def test_another_seed_gives_another_order(environment: Environment) -> None:
     other = Split("train", 8)
-    assert [environment.task(TRAIN, i).id for i in range(6)] != [environment.task(other, i).id for i in range(6)]
+    assert [environment.task(TRAIN, i).prompt for i in range(6)] != [
+        environment.task(other, i).prompt for i in range(6)
+    ]
 
 
 def test_a_finite_environment_reads_every_task_once_per_epoch(environment: Environment) -> None:

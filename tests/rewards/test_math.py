@@ -87,7 +87,9 @@ def test_it_runs_in_a_reward_process() -> None:
     assert asyncio.run(play()) == 1.0
 
 
-@pytest.mark.skipif(not DATA, reason="RATCHET_TEST_DATA is not set to a folder with gsm8k_train.jsonl, gsm8k_test.jsonl")
+@pytest.mark.skipif(
+    not DATA, reason="RATCHET_TEST_DATA is not set to a folder with gsm8k_train.jsonl, gsm8k_test.jsonl"
+)
 def test_every_gold_answer_of_gsm8k_pays_and_every_perturbed_one_does_not() -> None:
     solutions = [
         json.loads(line)["answer"]

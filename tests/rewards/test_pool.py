@@ -20,7 +20,7 @@ from ratchet.rewards.pool import RewardPool
 
 USER_FILE = str(Path(__file__).with_name("user_rewards.py"))
 TASK = Task("mine", (Message("user", "6 x 7?"),), answer="42")
-LIMIT_S = 0.4
+LIMIT_S = 1.0
 
 
 def in_pool(play: Callable[[RewardPool], Coroutine[Any, Any, Any]], **options: Any) -> Any:
@@ -110,7 +110,7 @@ def test_a_reward_that_breaks_is_told_and_fails_alone(name: str, told: str) -> N
 
 def test_a_missing_file_is_named() -> None:
     async def play(pool: RewardPool) -> None:
-        with pytest.raises(RewardFailed, match="nowhere.py.*does not exist"):
+        with pytest.raises(RewardFailed, match=r"nowhere\.py.*does not exist"):
             await pool.score("nowhere.py:reward", TASK, "42")
 
     in_pool(play)
@@ -121,7 +121,7 @@ def test_a_reward_that_never_returns_is_killed_and_the_pool_goes_on(name: str) -
     async def play(pool: RewardPool) -> tuple[float, Score]:
         await pool.score(f"{USER_FILE}:is_answer", TASK, "42")
         start = time.monotonic()
-        with pytest.raises(RewardTimeout, match="did not return within 0.4 s") as caught:
+        with pytest.raises(RewardTimeout, match=r"did not return within 1 s") as caught:
             await pool.score(f"{USER_FILE}:{name}", TASK, "42")
         assert caught.value.status is Status.REWARD_TIMEOUT
         return time.monotonic() - start, await pool.score(f"{USER_FILE}:is_answer", TASK, "42")

@@ -145,33 +145,6 @@ static inline Pair make_pair(float low, float high) {
     return p;
 }
 
-// Element k of the inner dimension of an operand whose number i is at p[i * stride].
-static inline void set(float* e, const float* p, Index stride, Index k, Index) { *e = p[k * stride]; }
-
-static inline void set(Pair* e, const float* p, Index stride, Index k, Index inner) {
-    const Index i = k * PAIR;
-    *e = make_pair(p[i * stride], PAIR == 2 && i + 1 < inner ? p[(i + 1) * stride] : 0.f);
-}
-
-// One panel (steps, PANEL) of the matrix whose element (k, n) is b[k * down + n * across].
-template <class E>
-static void pack_panel(const float* b, Index down, Index across, Index inner, Index columns, E* panel) {
-    const Index steps = steps_of(inner, STEP<E>);
-    const Index width = columns < PANEL ? columns : PANEL;
-    if (across == 1) {
-        for (Index k = 0; k < steps; k++)
-            for (Index n = 0; n < width; n++) set(panel + k * PANEL + n, b + n, down, k, inner);
-    } else {
-        // Blocks of 16 inner steps: the rows read stay in the first-level cache while the panel is written.
-        for (Index k0 = 0; k0 < steps; k0 += 16)
-            for (Index n = 0; n < width; n++)
-                for (Index k = k0; k < steps && k < k0 + 16; k++)
-                    set(panel + k * PANEL + n, b + n * across, down, k, inner);
-    }
-    for (Index k = 0; k < steps && width < PANEL; k++)
-        memset(static_cast<void*>(panel + k * PANEL + width), 0, size_t(PANEL - width) * sizeof(E));
-}
-
 // Rows of a (rows, inner) as elements, (rows, steps): a copy for bfloat16, the matrix itself for float.
 static inline const float* rows_of(const float* a, Index, Index, float*) { return a; }
 
@@ -192,6 +165,66 @@ static inline const Pair* rows_of(const float* a, Index rows, Index inner, Pair*
     for (Index i = 0; i < rows * inner; i++) to[i].value = rounded(a[i]);
 #endif
     return to;
+}
+
+// COUNT neighbouring columns of one inner step, as elements; `next` is the row after `row`, or null after the last.
+template <int COUNT>
+inline void copy_step(const float* row, const float*, float* to) {
+    memcpy(to, row, sizeof(float) * COUNT);
+}
+
+template <int COUNT>
+inline void copy_step(const float* row, const float* next, Pair* to) {
+#if defined(__AVX512BF16__)
+    // Two rounded numbers side by side in 32 bits: convert 16 + 16 at once, then interleave.
+    const __m512i interleave = (__m512i)(VecU{0x00100000, 0x00110001, 0x00120002, 0x00130003, 0x00140004, 0x00150005,
+                                              0x00160006, 0x00170007, 0x00180008, 0x00190009, 0x001a000a, 0x001b000b,
+                                              0x001c000c, 0x001d000d, 0x001e000e, 0x001f000f});
+    for (int n = 0; n < COUNT; n += 16) {
+        const __mmask16 real = COUNT - n >= 16 ? 0xffff : __mmask16((1 << (COUNT - n)) - 1);
+        const __m512 low = _mm512_maskz_loadu_ps(real, row + n);
+        const __m512 high = next ? _mm512_maskz_loadu_ps(real, next + n) : _mm512_setzero_ps();
+        const __m512i both = (__m512i)_mm512_cvtne2ps_pbh(high, low);
+        _mm512_mask_storeu_epi32(to + n, real, _mm512_permutexvar_epi16(interleave, both));
+    }
+#else
+    (void)next;
+    for (int n = 0; n < COUNT; n++) to[n].value = rounded(row[n]);
+#endif
+}
+
+// One panel (steps, PANEL) of the matrix whose element (k, n) is b[k * down + n * across]; down or across is 1.
+template <class E>
+static void pack_panel(const float* b, Index down, Index across, Index inner, Index columns, E* panel) {
+    const Index steps = steps_of(inner, STEP<E>);
+    const Index width = columns < PANEL ? columns : PANEL;
+    if (across == 1) {
+        for (Index k = 0; k < steps; k++) {
+            const Index i = k * STEP<E>;
+            const float *row = b + i * down, *next = STEP<E> == 2 && i + 1 < inner ? row + down : nullptr;
+            if (width == PANEL) {
+                copy_step<PANEL>(row, next, panel + k * PANEL);
+                continue;
+            }
+            float edge[2][PANEL] = {};
+            memcpy(edge[0], row, size_t(width) * 4);
+            if (next) memcpy(edge[1], next, size_t(width) * 4);
+            copy_step<PANEL>(edge[0], edge[1], panel + k * PANEL);
+        }
+        return;
+    }
+    // A piece of each row at a time: the piece of the panel stays in the first-level cache while it is written.
+    constexpr Index PIECE = 64;
+    E piece[PIECE];
+    if (width < PANEL) memset(static_cast<void*>(panel), 0, size_t(steps * PANEL) * sizeof(E));
+    for (Index k0 = 0; k0 < steps; k0 += PIECE) {
+        const Index count = steps - k0 < PIECE ? steps - k0 : PIECE, first = k0 * STEP<E>;
+        const Index numbers = inner - first < count * STEP<E> ? inner - first : count * STEP<E>;
+        for (Index n = 0; n < width; n++) {
+            const E* row = rows_of(b + n * across + first, 1, numbers, piece);
+            for (Index k = 0; k < count; k++) panel[(k0 + k) * PANEL + n] = row[k];
+        }
+    }
 }
 
 }  // namespace ratchet

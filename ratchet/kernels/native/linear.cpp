@@ -46,24 +46,26 @@ void rows_times_panels(const float* a, Index rows, Index inner, Packed<E> b, con
 // Columns of a (T, width) matrix in groups of `group`, each group contiguous over T: (groups, steps, group).
 template <class E, int GROUP>
 E* pack_columns(const float* a, Index rows, Index width, Scratch& into, Index threads) {
-    const Index steps = steps_of(rows, STEP<E>), groups = (width + GROUP - 1) / GROUP;
+    const Index steps = steps_of(rows, STEP<E>), groups = (width + GROUP - 1) / GROUP, whole = width / GROUP;
     E* data = into.get<E>(groups * steps * GROUP);
-    const Index block = 64;
+    // Few rows at a time, so that they are still in the first-level cache when the last group is copied from them.
+    const Index block = 8;
     parallel((steps + block - 1) / block, threads, [&](Index b) {
-        for (Index g = 0; g < groups; g++) {
-            const Index n0 = g * GROUP, real = width - n0 < GROUP ? width - n0 : GROUP;
-            for (Index k = b * block; k < steps && k < (b + 1) * block; k++) {
-                E* to = data + (g * steps + k) * GROUP;
-                if (real == GROUP)
-                    for (int n = 0; n < GROUP; n++) set(to + n, a + n0 + n, width, k, rows);
-                else
-                    for (int n = 0; n < GROUP; n++) {
-                        if (n < real)
-                            set(to + n, a + n0 + n, width, k, rows);
-                        else
-                            memset(static_cast<void*>(to + n), 0, sizeof(E));
-                    }
+        const Index from = b * block, to = steps < from + block ? steps : from + block;
+        auto next = [&](const float* row, Index k) { return STEP<E> == 2 && 2 * k + 1 < rows ? row + width : nullptr; };
+        for (Index g = 0; g < whole; g++)
+            for (Index k = from; k < to; k++) {
+                const float* row = a + k * STEP<E> * width + g * GROUP;
+                copy_step<GROUP>(row, next(row, k), data + (g * steps + k) * GROUP);
             }
+        if (whole == groups) return;
+        const size_t left = size_t(width - whole * GROUP) * 4;
+        for (Index k = from; k < to; k++) {
+            const float *row = a + k * STEP<E> * width + whole * GROUP, *after = next(row, k);
+            float edge[2][GROUP] = {};
+            memcpy(edge[0], row, left);
+            if (after) memcpy(edge[1], after, left);
+            copy_step<GROUP>(edge[0], edge[1], data + (whole * steps + k) * GROUP);
         }
     });
     return data;

@@ -30,21 +30,39 @@ static inline void swiglu_row(const float* x, float* y, Index C) {
     }
 }
 
+// Sum of x[i] * y[i] (* z[i]) over D numbers, D a multiple of 16, in an order that is the same for every width.
+template <class F>
+static inline float sum_over(int D, const F& term) {
+    float lanes[16] = {};
+    for (int i = 0; i < D; i += 16)
+        for (int j = 0; j < 16; j++) lanes[j] += term(i + j);
+    for (int width = 8; width; width /= 2)
+        for (int j = 0; j < width; j++) lanes[j] += lanes[j + width];
+    return lanes[0];
+}
+
+// 1 / rms of one head.
+static inline float inverse_rms(const float* x, float eps, int D) {
+    return 1.f / std::sqrt(sum_over(D, [&](int i) { return x[i] * x[i]; }) / float(D) + eps);
+}
+
 // One head of a query or key: normalise (where w is given), rotate by its position, scale. Returns 1 / rms, or 1.
 // cos_sin (D): the first half cosines, the second sines. D is a multiple of 16.
 static inline float norm_and_rotate(const float* x, const float* w, const float* cos_sin, float eps, float scale,
-                                    float* y, int D) {
-    float inverse = 1.f;
-    if (w) {
-        float lanes[8] = {};
-        for (int i = 0; i < D; i += 8)
-            for (int j = 0; j < 8; j++) lanes[j] += x[i + j] * x[i + j];
-        float all = ((lanes[0] + lanes[4]) + (lanes[1] + lanes[5])) + ((lanes[2] + lanes[6]) + (lanes[3] + lanes[7]));
-        inverse = 1.f / std::sqrt(all / float(D) + eps);
-    }
+                                    float* __restrict y, int D) {
+    const float inverse = w ? inverse_rms(x, eps, D) : 1.f;
     const int half = D / 2;
     const float *c = cos_sin, *s = cos_sin + half;
-    for (int i = 0; i < half; i++) {
+    const Vec all = splat(inverse), by = splat(scale);
+    int i = 0;
+    for (; i + LANES <= half; i += LANES) {
+        Vec a = load(x + i) * all, b = load(x + i + half) * all;
+        if (w) a *= load(w + i), b *= load(w + i + half);
+        const Vec ci = load(c + i), si = load(s + i);
+        store(y + i, (a * ci - b * si) * by);
+        store(y + i + half, (b * ci + a * si) * by);
+    }
+    for (; i < half; i++) {
         float a = x[i] * inverse, b = x[i + half] * inverse;
         if (w) a *= w[i], b *= w[i + half];
         y[i] = (a * c[i] - b * s[i]) * scale;
@@ -55,29 +73,30 @@ static inline float norm_and_rotate(const float* x, const float* w, const float*
 
 // The gradient of norm_and_rotate without its scale: from g (in place: to the gradient of x); adds to gw where w is
 // given.
-static inline void norm_and_rotate_backward(float* g, const float* x, const float* w, const float* cos_sin, float eps,
-                                            float* gw, int D) {
+static inline void norm_and_rotate_backward(float* __restrict g, const float* x, const float* w, const float* cos_sin,
+                                            float eps, float* __restrict gw, int D) {
     const int half = D / 2;
     const float *c = cos_sin, *s = cos_sin + half;
-    for (int i = 0; i < half; i++) {
+    int i = 0;
+    for (; i + LANES <= half; i += LANES) {
+        const Vec a = load(g + i), b = load(g + i + half), ci = load(c + i), si = load(s + i);
+        store(g + i, a * ci + b * si);
+        store(g + i + half, b * ci - a * si);
+    }
+    for (; i < half; i++) {
         const float a = g[i], b = g[i + half];
         g[i] = a * c[i] + b * s[i];
         g[i + half] = b * c[i] - a * s[i];
     }
     if (!w) return;
-    float square[8] = {}, dots[8] = {};
-    for (int i = 0; i < D; i += 8)
-        for (int j = 0; j < 8; j++) {
-            square[j] += x[i + j] * x[i + j];
-            dots[j] += x[i + j] * g[i + j] * w[i + j];
+    const float inverse = inverse_rms(x, eps, D);
+    const float dot = sum_over(D, [&](int j) { return x[j] * g[j] * w[j]; });
+    const float common = dot * inverse * inverse / float(D);
+    for (int d = 0; d < D; d += 16)
+        for (int j = d; j < d + 16; j++) {
+            gw[j] += g[j] * x[j] * inverse;
+            g[j] = (g[j] * w[j] - x[j] * common) * inverse;
         }
-    float all = 0, dot = 0;
-    for (int j = 0; j < 8; j++) all += square[j], dot += dots[j];
-    const float inverse = 1.f / std::sqrt(all / float(D) + eps), common = dot * inverse * inverse / float(D);
-    for (int i = 0; i < D; i++) {
-        gw[i] += g[i] * x[i] * inverse;
-        g[i] = (g[i] * w[i] - x[i] * common) * inverse;
-    }
 }
 
 }  // namespace ratchet

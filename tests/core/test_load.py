@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.core.errors import ConfigError
-from ratchet.rewards.load import LoadError, is_path, load_object, require_library
+from ratchet.core.load import LoadError, is_path, load_object, require_library
 
 
 def test_a_path_is_a_file_or_a_module_and_a_name() -> None:
@@ -22,7 +22,9 @@ def test_a_path_is_a_file_or_a_module_and_a_name() -> None:
 def test_a_file_may_import_its_neighbour_and_is_executed_once(tmp_path: Path) -> None:
     (tmp_path / "a_neighbour_of_mine.py").write_text("VALUE = 41\n")
     file = tmp_path / "mine.py"
-    file.write_text("from a_neighbour_of_mine import VALUE\nNOTES = []\ndef reward(task, text):\n    return VALUE + 1\n")
+    file.write_text(
+        "from a_neighbour_of_mine import VALUE\nNOTES = []\ndef reward(task, text):\n    return VALUE + 1\n"
+    )
     reward = load_object(f"{file}:reward")
     assert callable(reward)
     assert reward(None, "") == 42

@@ -1,0 +1,95 @@
+# One command each, on a fresh machine with Python 3.11 or newer and make:
+#
+#     make demo         install what training needs, train the judge, say where the results are
+#     make test         install everything for developers, then lint, types and tests
+#
+# and, for a checkout that is set up:
+#
+#     make test-slow    the tests that take minutes         make docs      the documentation, in site/
+#     make lint         style only                          make kernels   compile the C++ kernels again
+#     make types        types only                          make bench     measure (see bench/)
+#     make format       let ruff rewrite the files          make clean     remove everything that was made
+#
+# Variables: PYTHON (interpreter of the environment), VENV (its folder), TORCH_INDEX (a package index to take torch
+# from, such as PyTorch's index of CPU builds: on Linux the default build carries CUDA and is several times larger).
+
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV ?= .venv
+TORCH_INDEX ?=
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+
+SOURCES := $(wildcard ratchet/kernels/native/*.cpp ratchet/kernels/native/*.hpp)
+SETTINGS := pyproject.toml constraints.txt hatch_build.py
+
+# Stamps: what was installed last, so that a second `make demo` trains at once.
+CORE := $(VENV)/.ratchet-core
+DEV := $(VENV)/.ratchet-dev
+DOCS := $(VENV)/.ratchet-docs
+
+# pip shows its bars on a terminal and says only what went wrong elsewhere.
+QUIET = $$(test -t 1 || echo --quiet)
+
+.PHONY: demo test test-slow lint types format docs bench kernels clean help
+
+help:
+	@sed -n '2,16s/^# \{0,1\}//p' Makefile
+
+demo: $(CORE)
+	@$(BIN)/ratchet train judge
+
+test: lint types
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(DEV)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(DEV)
+	$(BIN)/mypy
+
+format: $(DEV)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: $(DOCS)
+	$(BIN)/python docs/make_config.py --check docs/configuration.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+bench: $(DEV)
+	$(BIN)/python -m bench
+
+kernels: $(CORE)
+	$(BIN)/python hatch_build.py
+
+clean:
+	rm -rf $(VENV) build dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -f ratchet/kernels/native/ratchet_*.so
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(CORE): $(SETTINGS) $(SOURCES)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	    echo "Ratchet needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)."; \
+	    echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	@echo "1/3  virtual environment in $(VENV)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "2/3  torch (the large one: 200 MB or more)"
+	@$(PIP) install $(QUIET) -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	@echo "3/3  ratchet and the rest; compiles the C++ kernels if there is a compiler"
+	@$(PIP) install $(QUIET) -c constraints.txt -e .
+	@$(BIN)/python -c 'from ratchet.kernels.native import why_not; print("     kernels:", why_not() or "native")'
+	@touch $@
+
+$(DEV): $(CORE)
+	@echo "     developers' tools and the optional libraries"
+	@$(PIP) install $(QUIET) -c constraints.txt -e ".[dev]"
+	@touch $@
+
+$(DOCS): $(CORE)
+	@echo "     documentation tools"
+	@$(PIP) install $(QUIET) -c constraints.txt -e ".[docs]"
+	@touch $@

@@ -1,0 +1,142 @@
+"""The plan of a config in words."""
+
+from __future__ import annotations
+
+from ratchet.cli.view import duration
+from ratchet.config.curve import at
+from ratchet.config.plan import Plan
+from ratchet.config.schedule import Schedule
+from ratchet.config.schema import RunConfig
+from ratchet.core.task import Split
+from ratchet.environments.table import close_environment
+from ratchet.kernels.native import available, why_not
+from ratchet.run.parts import choose_device, fresh_policy, make_environment, plan_for
+from ratchet.run.warm_start import cache_folder, warm_start_key
+
+
+def explanation(config: RunConfig) -> str:
+    """Return what a run of this config would do, as text. Builds the environment and the fresh policy."""
+    environment = make_environment(config)
+    try:
+        policy = fresh_policy(config, environment)
+        plan = plan_for(config, policy, environment)
+        size = environment.num_tasks(Split("train", config.run.seed))
+        cached = (cache_folder(config) / warm_start_key(config, policy)).is_dir() if config.warm_start.steps else False
+        lines = [
+            f"Policy: {config.policy.model or 'a tiny model made from nothing'}, {policy.shape.family}, "
+            f"{_count(plan.parameters)} weights, context {plan.context_tokens:,} tokens, products in "
+            f"{config.policy.dtype}, on {choose_device(config)} "
+            f"({'native kernels' if available() else f'plain torch: {why_not()}'}).",
+            f"Environment: {environment.name}, {'tasks without end' if size is None else f'{size:,} tasks'}; a typical "
+            f"prompt has {plan.prompt_tokens:,} tokens.",
+            _warm_start(config, cached),
+            _batch(config, plan),
+            _method(config),
+            _staleness(config, plan),
+            _tokens(plan),
+            _memory(plan),
+            _compute(plan),
+            "Waiting: the explorer waits for training before it samples a step"
+            + (f" more than {config.sync.offset} ahead" if config.sync.offset else "")
+            + ", and for weights at each refresh; the trainer waits for whole groups. Each attempt is dropped after "
+            f"{duration(config.explore.rollout_timeout_s)}, each reward killed after "
+            f"{duration(config.explore.reward_timeout_s)}; both are counted.",
+            _record(config, plan),
+        ]
+        return "\n".join(line for line in lines if line)
+    finally:
+        close_environment(environment)
+
+
+def _warm_start(config: RunConfig, cached: bool) -> str:
+    warm = config.warm_start
+    if not warm.steps:
+        return "Warm start: none."
+    return f"Warm start: {warm.steps:,} updates of {warm.batch} demonstrations, " + (
+        "already done: it is in the cache." if cached else "then kept in the cache."
+    )
+
+
+def _batch(config: RunConfig, plan: Plan) -> str:
+    return (
+        f"Each of {plan.steps:,} steps: {plan.prompts_per_step:,} prompts x {plan.samples_per_prompt} samples = "
+        f"{plan.samples_per_step:,} attempts, trained in {plan.updates_per_batch} update(s) of "
+        f"{plan.samples_per_update:,.0f} samples; {plan.total_samples:,} attempts and {plan.total_updates:,} updates "
+        "in all."
+    )
+
+
+def _method(config: RunConfig) -> str:
+    method = config.algorithm
+    options = "".join(f", {name} {value}" for name, value in method.options.items())
+    return (
+        f"Method: {method.name}{options}; learning rate {at(method.lr, 0):.3g} at the start, "
+        f"{at(method.lr, config.train.steps - 1):.3g} at the end; KL weight {at(method.kl_coef, 0):g}, entropy weight "
+        f"{at(method.entropy_coef, 0):g}."
+    )
+
+
+def _staleness(config: RunConfig, plan: Plan) -> str:
+    schedule = Schedule(config.sync)
+    if plan.staleness_max == 0:
+        return "Staleness: 0 at every step: the sampler gets the newest weights before each step."
+    shown = ", ".join(str(schedule.staleness(k)) for k in range(min(plan.steps, 24)))
+    return (
+        f"Staleness: at most {plan.staleness_max} steps, {plan.staleness_mean:.2f} on average; steps 0, 1, ...: {shown}"
+        f"{', ...' if plan.steps > 24 else ''}. Fresh weights at steps {', '.join(map(str, plan.sync_points[:12]))}"
+        f"{', ...' if len(plan.sync_points) > 12 else ''}."
+    )
+
+
+def _tokens(plan: Plan) -> str:
+    return f"Tokens: at most {plan.max_generated_tokens_per_step:,} generated and trained per step."
+
+
+def _memory(plan: Plan) -> str:
+    parts = [
+        ("weights (with the reference)", plan.weights_bytes),
+        ("gradients", plan.gradients_bytes),
+        ("optimiser", plan.optimiser_bytes),
+        ("engine weights", plan.engine_weights_bytes),
+        ("key-value cache at full length", plan.cache_bytes),
+        ("logits", plan.logits_bytes),
+    ]
+    told = ", ".join(f"{name} {_bytes(size)}" for name, size in parts)
+    return f"Memory: about {_bytes(plan.memory_bytes)} besides activations and torch itself: {told}."
+
+
+def _compute(plan: Plan) -> str:
+    step = plan.generate_flops_per_step + plan.train_flops_per_step
+    return (
+        f"Compute: at most {step / 1e9:,.1f} GFLOP per step ({plan.generate_flops_per_step / 1e9:,.1f} to generate, "
+        f"{plan.train_flops_per_step / 1e9:,.1f} to train), {step * plan.steps / 1e12:,.2f} TFLOP in all."
+    )
+
+
+def _record(config: RunConfig, plan: Plan) -> str:
+    record, evaluation = config.record, config.eval
+    tested = (
+        f"{evaluation.tasks:,} held-out tasks "
+        + (f"every {evaluation.every} steps and at the end" if evaluation.every else "at the end")
+        if evaluation.tasks
+        else "none"
+    )
+    return (
+        f"Kept: a checkpoint every {record.checkpoint_every} steps (the newest {record.keep_checkpoints}, the first "
+        f"and the best), {'every rollout' if record.rollouts else 'no rollouts'}. Evaluation: {tested}."
+    )
+
+
+def _count(number: int) -> str:
+    for size, unit in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if number >= size:
+            return f"{number / size:.3g}{unit}"
+    return str(number)
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024 or unit == "GiB":
+            return f"{number:.3g} {unit}"
+        number /= 1024
+    raise AssertionError("unreachable")

@@ -1,0 +1,186 @@
+"""The command ``ratchet``. Each subcommand imports what it needs when it runs, so that help stays quick.
+
+Exit codes: 0 fine, 1 a run failed, 2 the user's input cannot be used.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from ratchet import __version__
+from ratchet.core.errors import ConfigError, RatchetError
+
+EXIT_FAILED, EXIT_INPUT = 1, 2
+
+CONFIG_HELP = "CONFIG is a recipe (judge, judge/collapse) or a .toml file; section.key=value words override it."
+
+
+class Commands(click.Group):
+    """Prints our errors as one sentence and turns them into exit codes."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            click.echo(f"ratchet: {error}", err=True)
+            sys.exit(EXIT_INPUT)
+        except RatchetError as error:
+            click.echo(f"ratchet: {error}", err=True)
+            sys.exit(EXIT_FAILED)
+        except KeyboardInterrupt:
+            click.echo("ratchet: interrupted before the first step; nothing was lost", err=True)
+            sys.exit(EXIT_FAILED)
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        from ratchet.core.errors import nearest
+
+        if args and self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
+            raise ConfigError(f'There is no command "{args[0]}".{nearest(args[0], self.commands)}')
+        return super().resolve_command(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)  # in the order people need them, not the alphabet's
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="ratchet")
+def main() -> None:
+    """RL post-training for language models that you can see through.
+
+    \b
+    ratchet train judge                 train a tiny judge on this machine, in minutes
+    ratchet explain judge               what that will do, in words and numbers
+    ratchet train judge train.steps=20  the same, changed
+    """
+
+
+@main.command()
+@click.argument("config", nargs=-1, required=True)
+@click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
+def train(config: tuple[str, ...], plain: bool) -> None:
+    """Train: CONFIG [KEY=VALUE ...]
+
+    CONFIG is a recipe (judge, judge/collapse) or a .toml file; section.key=value words override it.
+    """
+    from ratchet.cli.view import watching
+    from ratchet.config.read import read_config
+
+    chosen = read_config(config)
+    from ratchet.run.launch import train as start
+
+    with watching(plain=plain) as observer:
+        start(chosen, observer)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
+def resume(run: Path, plain: bool) -> None:
+    """Go on with a stopped or killed RUN exactly where it was."""
+    from ratchet.cli.view import watching
+    from ratchet.store.run_store import RunStore
+
+    RunStore.open(run)
+    from ratchet.run.launch import resume as go_on
+
+    with watching(plain=plain) as observer:
+        go_on(run, observer)
+
+
+@main.command()
+@click.argument("config", nargs=-1, required=True)
+def explain(config: tuple[str, ...]) -> None:
+    """Say what CONFIG would do: batches, tokens, memory, FLOPs, staleness, waits."""
+    from ratchet.config.read import read_config
+
+    chosen = read_config(config)
+    from ratchet.cli.explain import explanation
+
+    click.echo(explanation(chosen))
+
+
+@main.command("check-reward")
+@click.argument("config", nargs=-1, required=True)
+@click.option("--tasks", default=8, show_default=True, type=click.IntRange(min=1), help="Tasks to ask about.")
+def check_reward(config: tuple[str, ...], tasks: int) -> None:
+    """Ask CONFIG's reward about gold, empty, echo, refusal and junk answers."""
+    from ratchet.config.read import read_config
+
+    chosen = read_config(config)
+    from ratchet.cli.check_reward import check
+
+    click.echo(check(chosen, tasks))
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+def status(run: Path) -> None:
+    """Say what RUN does now, and what it waits for."""
+    from ratchet.cli.look import status_text
+    from ratchet.store.run_store import RunStore
+
+    click.echo(status_text(RunStore.open(run)))
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--step", type=int, default=None, help="Step to show; the last one unless given.")
+@click.option("--groups", default=3, show_default=True, type=click.IntRange(min=1), help="Groups to show.")
+@click.option("--tokens", is_flag=True, help="Show each token with its log-probability.")
+def rollouts(run: Path, step: int | None, groups: int, tokens: bool) -> None:
+    """Print the groups of a step of RUN with their rewards, widest spread first."""
+    from ratchet.cli.look import rollouts_text
+    from ratchet.store.run_store import RunStore
+
+    click.echo(rollouts_text(RunStore.open(run), step, groups, tokens))
+
+
+@main.command("eval")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--step", type=int, default=None, help="Checkpoint to evaluate; the last one unless given.")
+@click.option("--tasks", default=256, show_default=True, type=click.IntRange(min=1), help="Held-out tasks.")
+@click.option("--samples", default=1, show_default=True, type=click.IntRange(min=1), help="Attempts per task.")
+@click.option("--split", default="test", show_default=True, help="Split the tasks come from.")
+def evaluate(run: Path, step: int | None, tasks: int, samples: int, split: str) -> None:
+    """Evaluate a checkpoint of RUN on held-out tasks: pass@1 and pass@k with intervals."""
+    from ratchet.store.run_store import RunStore
+
+    RunStore.open(run)
+    from ratchet.cli.evaluate import evaluation_text
+
+    click.echo(evaluation_text(run, step, tasks, samples, split))
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--metric", "metrics", multiple=True, help="Metric to draw; several are allowed.")
+@click.option(
+    "--x", default="step", show_default=True, type=click.Choice(["step", "rollouts", "tokens", "flops", "time"])
+)
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="File to write; PNG and SVG are made.")
+def chart(runs: tuple[Path, ...], metrics: tuple[str, ...], x: str, out: Path | None) -> None:
+    """Draw metrics of one or more RUNS; without --metric, the study's own figure."""
+    from ratchet.cli.look import chart_files
+    from ratchet.store.run_store import RunStore
+
+    for path in chart_files([RunStore.open(run) for run in runs], metrics, x, out):
+        click.echo(path)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--step", type=int, default=None, help="Checkpoint to export; the last one unless given.")
+def export(run: Path, folder: Path, step: int | None) -> None:
+    """Write a checkpoint of RUN to FOLDER as a plain Hugging Face model."""
+    from ratchet.store.run_store import RunStore
+
+    RunStore.open(run)
+    from ratchet.cli.export import export_model
+
+    click.echo(export_model(run, folder, step))

@@ -1,0 +1,187 @@
+"""Entries for how the run goes: counts, costs, time, memory, evaluation."""
+
+from __future__ import annotations
+
+from ratchet.core.metric.entry import Better, Metric
+
+COUNTS = (
+    Metric(
+        "rollouts/asked",
+        "Attempts the step asked for.",
+        "prompts_per_step * samples_per_prompt",
+        "rollouts",
+        "constant",
+    ),
+    Metric(
+        "rollouts/scored",
+        "Attempts that got a score.",
+        "rollouts with status ok",
+        "rollouts",
+        "equal to rollouts/asked; the rest is in drop/*",
+        better=Better.HIGHER,
+    ),
+    Metric(
+        "rollouts/step",
+        "Attempts the step's costs were counted over.",
+        "number of rollouts in the batch",
+        "rollouts",
+        "equal to rollouts/asked",
+    ),
+    Metric(
+        "rollouts/total", "Attempts since the run began.", "running sum of rollouts/step", "rollouts", "grows evenly"
+    ),
+    Metric(
+        "drop/*",
+        "Attempts that got no score, by reason (prompt_too_long, reward_timeout, reward_error, ...).",
+        "number of rollouts with this status",
+        "rollouts",
+        "absent; the run stops above explore.max_failed_share",
+        "0 is never written: a reason is listed only on steps where it occurs",
+        Better.LOWER,
+    ),
+    Metric(
+        "ledger/*",
+        "Where each attempt went: trained, group_too_small, or a reason to drop it; adds up to rollouts/asked.",
+        "number of rollouts with this fate",
+        "rollouts",
+        "ledger/trained equals rollouts/asked",
+    ),
+    Metric(
+        "tokens/generated", "Tokens the policy sampled.", "sum over all rollouts", "tokens", "follows len/response/mean"
+    ),
+    Metric(
+        "tokens/prompt",
+        "Tokens of first prompts, counted once per attempt.",
+        "sum over all rollouts",
+        "tokens",
+        "constant",
+    ),
+    Metric(
+        "tokens/trained",
+        "Tokens that entered the loss.",
+        "sum over kept samples",
+        "tokens",
+        "equal to tokens/generated when nothing is dropped",
+    ),
+    Metric(
+        "tokens/forward",
+        "Tokens that ran through the model in training; a prompt shared by a group runs once.",
+        "sum over packed batches",
+        "tokens",
+        "above tokens/trained by the prompts",
+    ),
+    Metric(
+        "flops/generate/*",
+        "Arithmetic of generation, of this step or since the run began (total).",
+        "from the tokens that really ran and the model's shape",
+        "FLOP",
+        "follows the length",
+    ),
+    Metric(
+        "flops/train/*",
+        "Arithmetic of training, of this step or since the run began (total).",
+        "three forward passes' worth, the logits once more, and the reference's pass if there is one",
+        "FLOP",
+        "follows the length",
+    ),
+)
+
+TIME = (
+    Metric(
+        "time/step",
+        "Wall-clock time of the step.",
+        "time/explore + time/train",
+        "s",
+        "follows the length",
+        better=Better.LOWER,
+    ),
+    Metric(
+        "time/explore",
+        "Time the trainer waited for the step's groups: generation and rewards, where they are not overlapped.",
+        "wall-clock",
+        "s",
+        "most of the step for long answers",
+        "0 is normal here with sync.offset above 0, because the groups may be ready before they are needed",
+    ),
+    Metric(
+        "time/train",
+        "Time from the last group's arrival to new weights, recording included.",
+        "wall-clock",
+        "s",
+        "steady",
+    ),
+    Metric(
+        "time/*",
+        "Time of a part of the training step (forward, backward, optimiser).",
+        "wall-clock, summed over micro-batches",
+        "s",
+        "steady; together below time/train",
+    ),
+    Metric(
+        "seconds/total",
+        "Time since the run began, without pauses between a stop and a resume.",
+        "running sum of time/step",
+        "s",
+        "grows evenly",
+    ),
+    Metric(
+        "wait/*",
+        "Time one part of the run waited for another, named <who>_for_<what>, since the row before.",
+        "wall-clock inside the wait",
+        "s",
+        "explorer_for_weights while training, trainer_for_groups while generating; waits of two parts may overlap",
+        "0 is normal here with sync.offset above 0, because the parts overlap and need not wait",
+    ),
+    Metric(
+        "mem/rss_bytes",
+        "Memory the process holds.",
+        "resident set size at the end of the step",
+        "bytes",
+        "level after the first steps; a steady rise is a leak",
+        "0 means that the system does not say",
+    ),
+)
+
+EVALUATION = (
+    Metric(
+        "eval/*/reward_mean",
+        "Mean reward on held-out tasks; a failed attempt counts as 0.",
+        "sum of score.value / attempts asked",
+        "",
+        "near reward/mean; far below it the policy has memorised",
+        better=Better.HIGHER,
+    ),
+    Metric(
+        "eval/*/part_*",
+        "Mean of one component of the reward on held-out tasks; a failed attempt counts as 0.",
+        "sum of score.parts[name] / attempts asked",
+        "",
+        "near reward/parts/<name>",
+        better=Better.HIGHER,
+    ),
+    Metric(
+        "eval/*/pass@*",
+        "Chance that one of k attempts at a held-out task is right; with _low and _high its 95 % interval.",
+        "mean over tasks of 1 - C(n - c, k) / C(n, k) (arXiv 2107.03374, equation 1)",
+        "share",
+        "pass@1 near reward/parts/accuracy; differences inside the interval mean nothing",
+        better=Better.HIGHER,
+    ),
+    Metric(
+        "eval/*/response_length",
+        "Mean length of answers to held-out tasks.",
+        "sampled tokens / attempts asked",
+        "tokens",
+        "near len/response/mean",
+    ),
+    Metric(
+        "eval/*/failed",
+        "Held-out attempts without a score.",
+        "number of attempts",
+        "rollouts",
+        "0",
+        "0 means that nothing failed",
+        Better.LOWER,
+    ),
+    Metric("eval/*", "Size of an evaluation (tasks, samples).", "count", "", "constant"),
+)

@@ -1,0 +1,448 @@
+"""The contract of engines: what `core.protocols.Engine` promises, asked of every engine there is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from builders import tiny_policy
+from torch import Tensor
+
+from ratchet.core.errors import RunError
+from ratchet.core.protocols import Completion, Engine, Request, Sampling
+from ratchet.core.rollout import StopReason, Tokens
+from ratchet.engines.dense import DenseRunner
+from ratchet.engines.local import LocalEngine
+from ratchet.engines.native_runner import NativeRunner
+from ratchet.engines.runner import Runner
+from ratchet.engines.scripted import ScriptedEngine
+from ratchet.kernels import native
+from ratchet.kernels.layout import layout_of
+from ratchet.policy.policy import Policy
+
+CONTEXT = 96
+LOCAL = ["dense", pytest.param("native", marks=pytest.mark.skipif(not native.available(), reason=native.why_not() or ""))]
+
+
+def model(seed: int = 0, **changes: object) -> Policy:
+    return tiny_policy(seed=seed, **{"head_size": 16, "query_heads": 2, "key_heads": 1, **changes})
+
+
+@dataclass
+class Counting:
+    """A runner that counts its open rows."""
+
+    runner: Runner
+    open: set[int] = field(default_factory=set)
+    most: int = 0
+    prefilled: list[int] = field(default_factory=list)
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        self.runner.load(weights)
+
+    def prefill(self, prompts: Sequence[Tokens], copies: Sequence[int], room: int) -> tuple[list[list[int]], Tensor]:
+        rows, logits = self.runner.prefill(prompts, copies, room)
+        self.open |= {r for each in rows for r in each}
+        self.most = max(self.most, len(self.open))
+        self.prefilled += [len(p) for p in prompts]
+        return rows, logits
+
+    def step(self, rows: Sequence[int], tokens: Tensor) -> Tensor:
+        assert set(rows) == self.open
+        return self.runner.step(rows, tokens)
+
+    def release(self, rows: Sequence[int]) -> None:
+        self.open -= set(rows)
+        self.runner.release(rows)
+
+
+def runner_of(kind: str, policy: Policy) -> Counting:
+    if kind == "native":
+        return Counting(NativeRunner(policy.shape, "float32"))
+    return Counting(DenseRunner(policy.shape, policy.decoder.ops, policy.device))
+
+
+def local(kind: str, policy: Policy, *, max_rows: int = 64) -> tuple[LocalEngine, Counting]:
+    runner = runner_of(kind, policy)
+    engine = LocalEngine(runner, policy.tokenizer, context=CONTEXT, max_rows=max_rows, device=policy.device)
+    engine.load(policy.weights(), 0, policy.fingerprint())
+    return engine, runner
+
+
+def scripted(policy: Policy, answer: Callable[[str, int], str]) -> ScriptedEngine:
+    engine = ScriptedEngine(policy.tokenizer, answer, context=CONTEXT)
+    engine.load({}, 0, "scripted")
+    return engine
+
+
+def engine_of(kind: str, policy: Policy) -> Engine:
+    """An engine whose answers are long and depend on the seed."""
+    if kind == "scripted":
+        return scripted(policy, lambda prompt, seed: prompt + f"{seed:060d}")
+    return local(kind, policy)[0]
+
+
+@pytest.fixture(params=[*LOCAL, "scripted"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=LOCAL)
+def local_kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def request_for(policy: Policy, text: str = "1+2=?", seed: int = 1, **sampling: object) -> Request:
+    return Request(policy.tokenizer.encode(text), Sampling(**{"max_tokens": 12, **sampling}), seed)
+
+
+def ask(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
+    async def gather() -> list[Completion]:
+        return list(await asyncio.gather(*(engine.generate(r) for r in requests)))
+
+    return asyncio.run(gather())
+
+
+def logits_after(policy: Policy, prompt: Tokens, output: Tokens) -> Tensor:
+    """Return the (T, V) logits each output token was drawn from, by one full forward pass."""
+    tokens = np.concatenate([prompt, output[:-1]]).astype(np.int64)
+    with torch.no_grad():
+        hidden = policy.decoder(torch.from_numpy(tokens), layout_of([len(tokens)], [-1], policy.device))
+        return (hidden @ policy.decoder.head.T)[len(prompt) - 1 :].double()
+
+
+# --- What every engine promises.
+
+
+def test_a_seed_repeats_its_answer_whatever_else_shares_the_batch(kind: str) -> None:
+    policy = model()
+    mine = [request_for(policy, "1+2=?", seed=s) for s in (5, 6)]
+    others = [request_for(policy, text, seed=9, max_tokens=m) for text, m in (("1+2=?", 3), ("what", 20), ("a b c d e f", 7))]
+    alone = [ask(engine_of(kind, policy), [r])[0] for r in mine]
+    together = ask(engine_of(kind, policy), [others[0], mine[1], others[1], mine[0], others[2]])
+    for one, other in ((alone[0], together[3]), (alone[1], together[1])):
+        assert one.output.tolist() == other.output.tolist()
+        assert one.stop is other.stop
+        assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+    assert alone[0].output.tolist() != alone[1].output.tolist()
+
+
+def test_the_limit_of_new_tokens_and_of_the_context_cut_an_answer(kind: str) -> None:
+    policy = model()
+    engine = engine_of(kind, policy)
+    long = policy.tokenizer.encode("a" * (CONTEXT - 3))
+    sampling = Sampling(max_tokens=4, temperature=2.0)
+    for done, length in zip(
+        ask(engine, [request_for(policy, max_tokens=1), Request(long, sampling, 3)]), (1, 3), strict=True
+    ):
+        assert len(done.output) == len(done.logprobs) <= length
+        assert done.stop is (StopReason.END if done.output[-1] in policy.tokenizer.end_tokens else StopReason.LENGTH)
+
+
+def test_prompts_of_many_lengths_share_a_batch_when_each_may_fill_the_context(kind: str) -> None:
+    policy = model()
+    texts = ["a", "ab" * 20, "abc" * 30]
+    requests = [request_for(policy, text, max_tokens=10 * CONTEXT, temperature=3.0) for text in texts]
+    for request, done in zip(requests, ask(engine_of(kind, policy), requests), strict=True):
+        assert 1 <= len(done.output) <= CONTEXT - len(request.prompt)
+
+
+def test_a_load_in_mid_answer_shows_in_its_two_versions(kind: str) -> None:
+    policy, engine = model(), engine_of(kind, model())
+    request = request_for(policy, max_tokens=40, temperature=3.0, seed=12)
+    length = len(ask(engine, [request])[0].output)
+    assert length > 8, "the test needs a long answer"
+
+    async def load_between() -> Completion:
+        waiting = asyncio.ensure_future(engine.generate(request))
+        for _ in range(6):
+            await asyncio.sleep(0)
+        engine.load(policy.weights(), 3, "third")
+        return await waiting
+
+    done = asyncio.run(load_between())
+    assert (done.version, done.last_version, done.fingerprint) == (0, 3, "third")
+    after = ask(engine, [request])[0]
+    assert (after.version, after.last_version, engine.version) == (3, 3, 3)
+
+
+def test_closing_fails_the_requests_in_flight(kind: str) -> None:
+    policy, engine = model(), engine_of(kind, model())
+
+    async def close_between() -> list[Completion | BaseException]:
+        waiting = [asyncio.ensure_future(engine.generate(request_for(policy, seed=s, max_tokens=60))) for s in range(3)]
+        await asyncio.sleep(0)
+        engine.close()
+        return list(await asyncio.gather(*waiting, return_exceptions=True))
+
+    results = asyncio.run(close_between())
+    assert [type(r) for r in results] == [RunError] * 3
+
+
+def test_cancelling_one_request_leaves_the_others_as_they_were(kind: str) -> None:
+    policy, engine = model(), engine_of(kind, model())
+    wanted = request_for(policy, seed=12, max_tokens=30, temperature=3.0)
+    alone = ask(engine, [wanted])[0]
+
+    async def cancel_between() -> Completion:
+        doomed = [asyncio.ensure_future(engine.generate(request_for(policy, seed=s, max_tokens=60))) for s in range(3)]
+        kept = asyncio.ensure_future(engine.generate(wanted))
+        for _ in range(3):
+            await asyncio.sleep(0)
+        for task in doomed:
+            task.cancel()
+        await asyncio.gather(*doomed, return_exceptions=True)
+        return await kept
+
+    assert asyncio.run(cancel_between()).output.tolist() == alone.output.tolist()
+
+
+def test_a_new_event_loop_finds_the_engine_as_it_was(kind: str) -> None:
+    policy, engine = model(), engine_of(kind, model())
+    first, second = (ask(engine, [request_for(policy, seed=4)])[0] for _ in range(2))
+    assert first.output.tolist() == second.output.tolist()
+
+
+# --- What the scripted engine says.
+
+
+def test_the_scripted_engine_says_what_its_function_says() -> None:
+    policy = model()
+    engine = scripted(policy, lambda prompt, seed: {"1+2=?": "<think>a</think>3", "stop": "ab cd ef"}[prompt])
+    plain, cut, stopped, ended = ask(
+        engine,
+        [
+            request_for(policy),
+            request_for(policy, max_tokens=2),
+            request_for(policy, "stop", stop=("b c",)),
+            request_for(policy, "stop", stop_tokens=(int(policy.tokenizer.encode("c")[0]),)),
+        ],
+    )
+    assert (policy.tokenizer.decode(plain.output), plain.stop) == ("<think>a</think>3", StopReason.END)
+    assert plain.output[-1] == policy.tokenizer.end_tokens[0]
+    assert (policy.tokenizer.decode(cut.output), cut.stop) == ("<think>a", StopReason.LENGTH)
+    assert (policy.tokenizer.decode(stopped.output), stopped.stop) == ("ab c", StopReason.STOP)
+    assert (policy.tokenizer.decode(ended.output), ended.stop) == ("ab c", StopReason.END)
+    assert plain.logprobs.tolist() == [0.0] * len(plain.output)
+    assert engine.in_flight == 0
+
+
+# --- What engines with a model promise.
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 1.7])
+def test_log_probabilities_are_those_of_a_full_forward_pass(local_kind: str, family: str, temperature: float) -> None:
+    policy = model(family=family)
+    texts = ["1", "1+2=?", "abc def", "1+2=?"]
+    requests = [request_for(policy, t, seed=i, max_tokens=70, temperature=temperature) for i, t in enumerate(texts)]
+    for request, done in zip(requests, ask(local(local_kind, policy)[0], requests), strict=True):
+        logp = (logits_after(policy, request.prompt, done.output) / temperature).log_softmax(-1)
+        expected = logp[torch.arange(len(done.output)), torch.from_numpy(done.output).long()]
+        assert done.logprobs == pytest.approx(expected.numpy(), abs=1e-5)
+        assert len(done.log_kept) == 0
+
+
+@pytest.mark.filterwarnings("default")
+@pytest.mark.parametrize(("family", "tied", "seed"), [("llama", False, 1), ("qwen2", True, 2), ("qwen3", False, 3)])
+def test_greedy_answers_are_those_of_transformers(local_kind: str, family: str, tied: bool, seed: int, tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    policy = model(seed, family=family, tied=tied)
+    policy.save(tmp_path)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    requests = [request_for(policy, text, max_tokens=40, temperature=0.0) for text in ("1+2=?", "a", "the quick brown fox")]
+    for request, done in zip(requests, ask(local(local_kind, policy)[0], requests), strict=True):
+        prompt = torch.from_numpy(request.prompt.astype(np.int64))[None]
+        with torch.no_grad():
+            whole = theirs.generate(prompt, attention_mask=torch.ones_like(prompt), do_sample=False, max_new_tokens=40)
+        assert done.output.tolist() == whole[0, prompt.shape[1] :].tolist()
+        logp = logits_after(policy, request.prompt, done.output).log_softmax(-1)
+        assert done.logprobs == pytest.approx(logp.max(-1).values.numpy(), abs=1e-5)  # at temperature 1
+
+
+def kept_by_hand(logits: np.ndarray, temperature: float, top_p: float, top_k: int) -> tuple[list[int], np.ndarray]:
+    """Return the tokens that survive, likeliest first, and the tempered probabilities of all."""
+    p = np.exp(logits / temperature - (logits / temperature).max())
+    p /= p.sum()
+    ranked = sorted(range(len(p)), key=lambda v: (-p[v], v))
+    ranked = ranked[: top_k or len(ranked)]
+    mass, kept = 0.0, []
+    for v in ranked:
+        kept.append(v)
+        mass += p[v] / p[ranked].sum()
+        if mass >= top_p:
+            break
+    return kept, p
+
+
+@pytest.mark.parametrize(("temperature", "top_p", "top_k"), [(1.0, 0.7, 0), (1.0, 1.0, 3), (1.5, 0.8, 9), (0.7, 1e-6, 0), (1.0, 1.0, 1)])
+def test_a_cut_distribution_is_recorded_with_the_mass_it_kept(local_kind: str, temperature: float, top_p: float, top_k: int) -> None:
+    policy = model()
+    cut = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+    requests = [request_for(policy, seed=s, max_tokens=20, **cut) for s in range(12)]
+    # A request that cuts nothing shares the batch.
+    *results, free = ask(local(local_kind, policy)[0], [*requests, request_for(policy, seed=3)])
+    for request, done in zip(requests, results, strict=True):
+        for i, logits in enumerate(logits_after(policy, request.prompt, done.output).numpy()):
+            kept, p = kept_by_hand(logits, temperature, top_p, top_k)
+            token = int(done.output[i])
+            assert token in kept
+            assert done.logprobs[i] == pytest.approx(np.log(p[token] / p[kept].sum()), abs=1e-4)
+            log_kept = done.log_kept[i] if len(done.log_kept) else 0.0
+            assert log_kept == pytest.approx(np.log(p[kept].sum()), abs=1e-4)
+    assert not free.log_kept.any()
+
+
+@pytest.mark.parametrize(("temperature", "top_p", "top_k"), [(1.0, 1.0, 0), (2.5, 1.0, 0), (1.5, 0.8, 0), (1.5, 1.0, 5)])
+def test_tokens_are_drawn_as_often_as_their_probabilities_say(local_kind: str, temperature: float, top_p: float, top_k: int) -> None:
+    policy, draws = model(), 4000
+    cut = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+    requests = [request_for(policy, seed=s * 7919 + 1, max_tokens=1, **cut) for s in range(draws)]
+    results = ask(local(local_kind, policy, max_rows=draws)[0], requests)
+    counts = np.bincount([int(d.output[0]) for d in results], minlength=policy.shape.vocab)
+    kept, p = kept_by_hand(logits_after(policy, requests[0].prompt, results[0].output)[0].numpy(), temperature, top_p, top_k)
+    expected = np.zeros(policy.shape.vocab)
+    expected[kept] = draws * p[kept] / p[kept].sum()
+    assert counts[expected == 0].sum() == 0
+    often = expected >= 5
+    rest = counts[~often].sum(), expected[~often].sum()
+    chi = (((counts - expected) ** 2)[often] / expected[often]).sum() + (rest[0] - rest[1]) ** 2 / max(rest[1], 1.0)
+    degrees = int(often.sum())
+    assert chi < degrees + 5 * np.sqrt(2 * degrees) + 5, "five deviations from what chance does"
+
+
+def test_an_answer_ends_at_an_end_token_a_stop_token_and_a_stop_string(local_kind: str) -> None:
+    policy = model()
+    engine, _ = local(local_kind, policy)
+    free = ask(engine, [request_for(policy, seed=s, max_tokens=60, temperature=1.5) for s in range(30)])
+    assert {StopReason.END, StopReason.LENGTH} >= {d.stop for d in free}
+    ended = [d for d in free if d.stop is StopReason.END]
+    assert ended, "the test needs an answer that ends"
+    for done in ended:
+        assert done.output[-1] in policy.tokenizer.end_tokens
+        assert not set(done.output[:-1].tolist()) & set(policy.tokenizer.end_tokens)
+    long = max(free, key=lambda d: len(d.output))
+    seed, middle = free.index(long), int(long.output[5])
+    first = long.output.tolist().index(middle) + 1
+    text = policy.tokenizer.decode(long.output[3:6])
+    by_token, by_string = ask(
+        engine,
+        [
+            request_for(policy, seed=seed, max_tokens=60, temperature=1.5, stop_tokens=(middle,)),
+            request_for(policy, seed=seed, max_tokens=60, temperature=1.5, stop=("never", text)),
+        ],
+    )
+    assert (by_token.output.tolist(), by_token.stop) == (long.output[:first].tolist(), StopReason.END)
+    assert by_string.stop is StopReason.STOP
+    said = policy.tokenizer.decode(by_string.output)
+    assert said.endswith(text)
+    assert text not in policy.tokenizer.decode(by_string.output[:-1])
+
+
+def test_a_stop_string_of_many_tokens_is_found(local_kind: str) -> None:
+    policy = model()
+    engine, _ = local(local_kind, policy)
+    free = ask(engine, [request_for(policy, seed=s, max_tokens=90, temperature=3.0) for s in range(30)])
+    long = max(free, key=lambda d: len(d.output))
+    text = policy.tokenizer.decode(long.output[:65])
+    assert len(text) > 50, "the test needs a long answer"
+    again = ask(engine, [request_for(policy, seed=free.index(long), max_tokens=90, temperature=3.0, stop=(text,))])[0]
+    assert again.stop is StopReason.STOP
+
+
+def test_more_requests_than_places_take_turns_and_change_no_answer(local_kind: str) -> None:
+    policy = model()
+    requests = [request_for(policy, text, seed=s) for s in range(4) for text in ("1+2=?", "why", "a b")]
+    engine, runner = local(local_kind, policy, max_rows=3)
+    few = ask(engine, requests)
+    many = ask(local(local_kind, policy)[0], requests)
+    assert [d.output.tolist() for d in few] == [d.output.tolist() for d in many]
+    assert runner.most == 3
+    assert not runner.open
+
+
+def test_a_prompt_asked_many_times_at_once_is_prefilled_once(local_kind: str) -> None:
+    policy = model()
+    engine, runner = local(local_kind, policy)
+    ask(engine, [request_for(policy, text, seed=s) for s in range(5) for text in ("1+2=?", "why")])
+    assert sorted(runner.prefilled) == [3, 5]
+
+
+def test_a_cancelled_request_gives_its_place_to_the_next(local_kind: str) -> None:
+    policy = model()
+    engine, runner = local(local_kind, policy, max_rows=1)
+
+    async def cancel_first() -> Completion:
+        first = asyncio.ensure_future(engine.generate(request_for(policy, max_tokens=90, temperature=3.0, seed=12)))
+        second = asyncio.ensure_future(engine.generate(request_for(policy, "why", max_tokens=2)))
+        waiting = asyncio.ensure_future(engine.generate(request_for(policy, "not yet", max_tokens=2)))
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert len(runner.open) == 1
+        first.cancel()
+        waiting.cancel()
+        return await second
+
+    assert len(asyncio.run(cancel_first()).output) <= 2
+    assert not runner.open
+    assert runner.prefilled == [5, 3], "the request cancelled while it waited was never begun"
+
+
+def test_closing_frees_every_row(local_kind: str) -> None:
+    policy = model()
+    engine, runner = local(local_kind, policy)
+
+    async def close_between() -> None:
+        waiting = [asyncio.ensure_future(engine.generate(request_for(policy, seed=s, max_tokens=60))) for s in range(3)]
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert runner.open
+        engine.close()
+        await asyncio.gather(*waiting, return_exceptions=True)
+
+    asyncio.run(close_between())
+    assert not runner.open
+
+
+def test_loading_copies_the_weights(local_kind: str) -> None:
+    policy = model()
+    engine, _ = local(local_kind, policy)
+    request = request_for(policy, temperature=0.0, max_tokens=20)
+    before = ask(engine, [request])[0]
+    with torch.no_grad():
+        for weight in policy.weights().values():
+            weight.mul_(-1.7)
+    assert ask(engine, [request])[0].output.tolist() == before.output.tolist()
+    engine.load(policy.weights(), 1, policy.fingerprint())
+    assert ask(engine, [request])[0].logprobs.tolist() != before.logprobs.tolist()
+
+
+def test_a_runner_that_breaks_fails_every_request_with_its_reason(local_kind: str) -> None:
+    @dataclass
+    class Breaking(Counting):
+        def step(self, rows: Sequence[int], tokens: Tensor) -> Tensor:
+            raise ValueError("out of memory, say")
+
+    policy = model()
+    runner = Breaking(runner_of(local_kind, policy).runner)
+    engine = LocalEngine(runner, policy.tokenizer, context=CONTEXT, max_rows=1, device=policy.device)
+    engine.load(policy.weights(), 0, "f")
+
+    async def gather() -> list[Completion | BaseException]:
+        asked = [engine.generate(request_for(policy, seed=s, max_tokens=50, temperature=3.0)) for s in (12, 13)]
+        return list(await asyncio.gather(*asked, return_exceptions=True))
+
+    assert [str(r) for r in asyncio.run(gather())] == ["out of memory, say"] * 2
+
+
+def test_the_same_request_with_another_limit_begins_the_same_way(local_kind: str) -> None:
+    policy = model()
+    long = request_for(policy, max_tokens=30, temperature=2.0, seed=12)
+    short = replace(long, sampling=replace(long.sampling, max_tokens=5))
+    a, b = (ask(local(local_kind, policy)[0], [r])[0] for r in (long, short))
+    assert a.output[:5].tolist() == b.output.tolist()
