@@ -5,18 +5,21 @@
 #
 # and, for a checkout that is set up:
 #
-#     make test-slow    the tests that take minutes         make docs      the documentation, in site/
-#     make lint         style only                          make kernels   compile the C++ kernels again
-#     make types        types only                          make bench     measure (see bench/)
-#     make format       let ruff rewrite the files          make clean     remove everything that was made
+#     make lint         style only                          make format    let ruff rewrite the files
+#     make types        types only                          make docs      the documentation, in site/
+#     make test-slow    the tests that take minutes         make kernels   compile the C++ kernels again
+#     make test-gpu     the tests that need a GPU           make bench     measure beside TRL (long; see bench/)
+#     make clean        remove everything that was made
 #
 # Variables: PYTHON (interpreter of the environment), VENV (its folder), TORCH_INDEX (a package index to take torch
-# from, such as PyTorch's index of CPU builds: on Linux the default build carries CUDA and is several times larger).
+# from, such as PyTorch's index of CPU builds: on Linux the default build carries CUDA and is several times larger),
+# ARGS (settings of the demo, such as train.steps=5).
 
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
+ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
@@ -27,23 +30,27 @@ SETTINGS := pyproject.toml constraints.txt hatch_build.py
 CORE := $(VENV)/.ratchet-core
 DEV := $(VENV)/.ratchet-dev
 DOCS := $(VENV)/.ratchet-docs
+BENCH := $(VENV)/.ratchet-bench
 
 # pip shows its bars on a terminal and says only what went wrong elsewhere.
 QUIET = $$(test -t 1 || echo --quiet)
 
-.PHONY: demo test test-slow lint types format docs bench kernels clean help
+.PHONY: demo test test-slow test-gpu lint types format docs bench kernels clean help
 
 help:
-	@sed -n '2,16s/^# \{0,1\}//p' Makefile
+	@sed -n '1,18s/^# \{0,1\}//p' Makefile
 
 demo: $(CORE)
-	@$(BIN)/ratchet train judge
+	@$(BIN)/ratchet train judge $(ARGS)
 
 test: lint types
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not gpu"
 
 test-slow: $(DEV)
 	$(BIN)/python -m pytest -m slow
+
+test-gpu: $(DEV)
+	$(BIN)/python -m pytest -m gpu
 
 lint: $(DEV)
 	$(BIN)/ruff check .
@@ -60,8 +67,8 @@ docs: $(DOCS)
 	$(BIN)/python docs/make_config.py --check docs/configuration.md
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
-bench: $(DEV)
-	$(BIN)/python -m bench
+bench: $(BENCH)
+	$(BIN)/python bench/step.py
 
 kernels: $(CORE)
 	$(BIN)/python hatch_build.py
@@ -84,12 +91,18 @@ $(CORE): $(SETTINGS) $(SOURCES)
 	@$(BIN)/python -c 'from ratchet.kernels.native import why_not; print("     kernels:", why_not() or "native")'
 	@touch $@
 
+# Ratchet itself is installed by now, so these add only the libraries of an extra and compile nothing again.
 $(DEV): $(CORE)
 	@echo "     developers' tools and the optional libraries"
-	@$(PIP) install $(QUIET) -c constraints.txt -e ".[dev]"
+	@$(PIP) install $(QUIET) -c constraints.txt "ratchet[dev]"
 	@touch $@
 
 $(DOCS): $(CORE)
 	@echo "     documentation tools"
-	@$(PIP) install $(QUIET) -c constraints.txt -e ".[docs]"
+	@$(PIP) install $(QUIET) -c constraints.txt "ratchet[docs]"
+	@touch $@
+
+$(BENCH): $(CORE)
+	@echo "     what the benchmarks compare with"
+	@$(PIP) install $(QUIET) -c constraints.txt "ratchet[bench]"
 	@touch $@

@@ -18,7 +18,7 @@ from ratchet.core.task import Message, Task
 from ratchet.policy.policy import Policy
 
 WORDS = ("<think>", "</think>")
-CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789=? "
+CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789+=? "
 
 
 def tiny_policy(*, seed: int = 0, words: Sequence[str] = WORDS, characters: str = CHARACTERS, **changes: object) -> Policy:

@@ -116,7 +116,7 @@ def draw_metrics(runs: Sequence[RunStore], metrics: Sequence[str], x: str, out: 
             lines.append(Line(names[i], *_points(series, axis, rows), colour, marker))
             sentences.append(told(who, _unit(metric), series))
         panels.append(Panel(metric, axis.label, _unit(metric), lines, "no finite value", counts_x=axis.label == "Step"))
-    caption = " ".join([f"Over {axis.label.lower()}.", *sentences])
+    caption = " ".join([f"x axis: {axis.label}.", *sentences])
     title = f"{', '.join(metrics)}: {', '.join(names)}"
     stem = out.with_suffix("") if out.suffix in (".png", ".svg", ".txt") else out
     return write_drawing(Drawing(title, caption, panels, show_legend=len(runs) > 1), stem)
@@ -145,7 +145,7 @@ def told(name: str, unit: str, series: Series) -> str:
     )
     window = smoothing_window(series.values)
     if window > 1:
-        text += f" Points are steps, the line their centred mean over {window}."
+        text += f" Line: centred mean of {window} steps; points: single steps."
     if series.num_missing:
         text += f" {series.num_missing} recorded steps have no value."
     return text

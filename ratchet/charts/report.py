@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ratchet.charts.series import CLEAR, END_STEPS, Move, Series, metric_series, move
+from ratchet.charts.series import CLEAR, END_STEPS, ROUNDING, Move, Series, metric_series, move
 from ratchet.charts.text import duration, flops, number, percent, quantity, relative_change, size
 from ratchet.core.errors import RunError
 from ratchet.core.metric import Better, describe
@@ -154,9 +154,9 @@ def _results(store: RunStore, rows: Sequence[Row]) -> list[str]:
         "standard errors, estimated from the differences between neighbouring steps."
     )
     notes = [
-        f"`{s.name}` is 0 throughout: {entry.zero}."
+        f"`{s.name}` is 0 throughout, up to rounding ({entry.zero})."
         for s in found
-        if not any(s.values) and (entry := describe(s.name)) is not None and entry.zero
+        if max(map(abs, s.values)) < ROUNDING and (entry := describe(s.name)) is not None and entry.zero
     ]
     return ["## Results", _table(head, body), rule, *_fallen(moves), *notes]
 
@@ -246,7 +246,10 @@ def _time(rows: Sequence[Row]) -> list[str]:
         f"(`flops/*/step`), {flops(work / total)}/s; "
         f"at most {size(max(row.get('mem/rss_bytes', 0.0) for row in rows))} resident (`mem/rss_bytes`)."
     )
-    note = "Explorer and trainer wait for each other at the same time, so the rows do not add up to the step."
+    note = (
+        "`time/explore` and `time/train` make up `time/step`; the other times are parts of `time/train`. Explorer and "
+        "trainer may wait at the same time, so waits do not add up to the step."
+    )
     return ["## Time and waiting", _table(("what", "time", "share of step time"), body), note, costs]
 
 

@@ -15,6 +15,8 @@ END_STEPS = 5
 """Steps averaged for "start" and "end"."""
 CLEAR = 3.0
 """Standard errors a move must exceed to be called a change: with some ten metrics a report, two would cry wolf."""
+ROUNDING = 1e-9
+"""Moves below this are rounding of float32 sums, however regular they look (kl/old on fresh data is about 1e-13)."""
 TO_SIGMA = 1.4826
 """The median absolute deviation of normal noise times this is its standard deviation."""
 
@@ -52,7 +54,7 @@ class Move:
     @property
     def is_clear(self) -> bool:
         """Whether the series moved by more than noise explains."""
-        return abs(self.difference) > CLEAR * self.standard_error and not math.isnan(self.standard_error)
+        return abs(self.difference) > max(ROUNDING, CLEAR * self.standard_error) and not math.isnan(self.standard_error)
 
     @property
     def relative(self) -> float | None:

@@ -29,7 +29,7 @@ from ratchet.policy.tokenizer import Tokenizer
 Column = NDArray[Any]
 
 TAIL = 48
-"""Tokens decoded to look for a stop string: more than any stop string is long."""
+"""Tokens decoded to look for a stop string, unless one is longer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -169,7 +169,7 @@ class LocalEngine:
     def _admit(self) -> None:
         """Prefill waiting requests as far as there is place, each distinct prompt once."""
         free = self._max_rows - len(self._live)
-        entering, self._waiting = self._waiting[:free], self._waiting[free:]
+        entering = self._waiting[:free]
         if not entering:
             return
         started = time.perf_counter()
@@ -178,7 +178,11 @@ class LocalEngine:
             families.setdefault(asked.request.prompt.tobytes(), []).append(asked)
         copies = [len(f) for f in families.values()]
         prompts = [f[0].request.prompt for f in families.values()]
-        numbers, logits = self._runner.prefill(prompts, copies, max(a.limit for a in entering))
+        # A long prompt beside a short one: the short one's room would lead the long one beyond the context. The longest
+        # prompt and its own room bound what any row needs.
+        room = min(max(a.limit for a in entering), self._context - max(len(p) for p in prompts))
+        numbers, logits = self._runner.prefill(prompts, copies, room)
+        self._waiting = self._waiting[free:]  # not before: if the runner fails, these requests must be told
         first = len(self._live)
         self._live.add([a for f in families.values() for a in f], [n for f in numbers for n in f], self._version)
         self.seconds["prefill"] += time.perf_counter() - started
@@ -226,7 +230,8 @@ class LocalEngine:
         if live.tokens[i, n - 1] in self._ends or live.tokens[i, n - 1] in sampling.stop_tokens:
             return StopReason.END
         if sampling.stop:
-            tail = self._tokenizer.decode(live.tokens[i, max(0, n - TAIL) : n])
+            reach = max(TAIL, *(len(s.encode()) for s in sampling.stop))  # a token is a byte at least
+            tail = self._tokenizer.decode(live.tokens[i, max(0, n - reach) : n])
             if any(s in tail for s in sampling.stop):
                 return StopReason.STOP
         return StopReason.LENGTH

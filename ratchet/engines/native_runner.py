@@ -69,8 +69,8 @@ class NativeRunner:
         Returns the row numbers per prompt, and the (len(prompts), V) float32 logits after each prompt.
         """
         lengths = [len(prompt) for prompt in prompts]
-        if not all(0 < n <= self.shape.context - room for n in lengths):
-            raise ValueError(f"prompts must have 1 to {self.shape.context - room} tokens, to leave room for {room}")
+        if not all(0 < n < self.shape.context for n in lengths):
+            raise ValueError(f"prompts must have 1 to {self.shape.context - 1} tokens")
         logits = torch.empty(len(prompts), self.shape.vocab)
         if not prompts:
             return [], logits

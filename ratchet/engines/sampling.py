@@ -45,7 +45,8 @@ def draw(
     else:
         kept = _kept(logp, top_p, top_k)
         probs = torch.where(kept, logp.exp(), 0.0)
-        log_kept = probs.sum(-1).log()
+        # Exactly 0 for rows that cut nothing: what shares a batch must not show in what is recorded.
+        log_kept = torch.where((top_p < 1) | (top_k > 0), probs.sum(-1).log(), 0.0)
         token = _inverse(probs, uniform)
     if bool(greedy.any()):
         token = torch.where(greedy, logits.argmax(-1), token)

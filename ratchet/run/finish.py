@@ -1,4 +1,4 @@
-"""After the last step: figures and the report, drawn from what is on disk."""
+"""When a run ends: figures and the report, drawn from what is on disk."""
 
 from __future__ import annotations
 
@@ -10,8 +10,14 @@ from ratchet.store.run_store import RunStore
 
 def finish(store: RunStore, observer: Observer) -> None:
     """Draw the study's figure, write the report, and say where everything is."""
-    figures = draw_run(store)
-    report = write_report(store, figures)
+    if not store.metrics():
+        return
+    try:
+        figures = draw_run(store)
+        report = write_report(store, figures)
+    except OSError as error:  # the run itself is on disk already; pictures can be drawn again
+        observer.note(f"Figures and report cannot be written: {error}. Later: ratchet chart {store.folder}")
+        return
     last = sorted((store.folder / "checkpoints").glob("step_*"))[-1]
     for path in figures:
         observer.note(f"Figure:     {path}")

@@ -175,13 +175,16 @@ def _drive(parts: Parts) -> RunResult:
     except BaseException as error:  # recorded for the one who looks later, then handed on
         kind = "failed" if isinstance(error, RatchetError) else "crashed"
         _record_end(parts, kind, {"error": str(error) or type(error).__name__, "trace": traceback.format_exc(limit=-6)})
+        if isinstance(error, RunError):
+            finish(store, parts.observer)
         raise
     if ended:
         _record_end(parts, "finished", {"seconds": round(time.perf_counter() - started, 3)})
         finish(store, parts.observer)
     else:
         _record_end(parts, "stopped", {"resume": f"ratchet resume {store.folder}"})
-        parts.observer.note(f"Stopped after step {parts.state.step - 1}. Go on with: ratchet resume {store.folder}")
+        finish(store, parts.observer)
+        parts.observer.note(f"Stopped with {parts.state.step} steps done. Go on with: ratchet resume {store.folder}")
     return RunResult(store.folder, ended)
 
 

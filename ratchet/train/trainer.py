@@ -106,6 +106,8 @@ class Trainer:
             one = packed(samples, chosen, self.policy.device)
             ours.append(self._stats(one, None, temperature).logprob - one.log_kept)
             theirs.append(batch_of([samples[i] for i in chosen], self.policy.device).logp_behaviour)
+        if not samples:  # every attempt failed
+            return torch.zeros(0), torch.zeros(0)
         return torch.cat(ours), torch.cat(theirs)
 
     def state(self) -> dict[str, Tensor]:
@@ -303,5 +305,7 @@ def _ledger(groups: Sequence[Group], usable: Sequence[Group]) -> dict[str, int]:
             reason = rollout.status.value
             if reason == "ok":
                 reason = "trained" if id(group) in trained else "group_too_small"
+                if not rollout.output_tokens:  # scored without asking the policy: there is nothing to train on
+                    reason = "no_tokens"
             entries[reason] = entries.get(reason, 0) + 1
     return entries

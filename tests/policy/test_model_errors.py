@@ -96,7 +96,7 @@ def test_tensors_whose_shapes_are_wrong_but_add_up_are_refused(folder: Path) -> 
 
 
 def test_a_tokenizer_with_more_tokens_than_the_weights_is_refused(folder: Path) -> None:
-    tiny_policy(characters="abcdefghijklmnopqrstuvwxyz0123456789=? ABC").tokenizer.save(folder)
+    tiny_policy(characters="abcdefghijklmnopqrstuvwxyz0123456789+=? ABC").tokenizer.save(folder)
     assert "They do not belong together" in refusal(folder)
 
 

@@ -108,8 +108,8 @@ LOSS = (
         "mean over updates of sum(coefficient * token loss) + kl_coef * KL - entropy_coef * entropy",
         "",
         "about 0, either sign; look at reward/mean to see whether it learns",
-        "0 is normal here because on fresh data every ratio is 1 and a group's advantages sum to 0: the value vanishes, "
-        "its gradient does not",
+        "0 is normal here because on fresh data every ratio is 1 and a group's advantages sum to 0: the value "
+        "vanishes, its gradient does not",
     ),
     Metric(
         "loss/token_nll",

@@ -129,7 +129,7 @@ TIME = (
         "Time one part of the run waited for another, named <who>_for_<what>, since the row before.",
         "wall-clock inside the wait",
         "s",
-        "explorer_for_weights while training, trainer_for_groups while generating; waits of two parts may overlap",
+        "explorer_for_* while training, trainer_for_groups while generating; the two may overlap",
         "0 is normal here with sync.offset above 0, because the parts overlap and need not wait",
     ),
     Metric(

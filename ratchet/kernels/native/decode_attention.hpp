@@ -129,11 +129,28 @@ static inline float exponentials(float* s, Index shared, Index split, Index own,
     return 1.f / sum(total);
 }
 
-// Attention of `n` <= TOGETHER queries with one prefix, one layer. Their rows of qkv (n, width) hold raw queries; their
-// keys and values are in the cache already. out (n, H D).
+// Put the key (normed and rotated) and value of one token and key head into its page.
 template <class E>
-static void attend(const HeadShape& shape, const float* q_norm, Index layer, const Query* queries, Index n,
-                   const float* qkv, float* out, Scratch& scratch) {
+static inline void remember(const HeadShape& shape, const float* k_norm, Index layer, Index g, const Query& query,
+                            const float* qkv) {
+    const int D = shape.D;
+    alignas(64) float key[128];
+    alignas(64) E small[128];
+    const Index slot = query.place % PAGE;
+    const float *k = qkv + (shape.H + g) * D, *v = k + shape.G * D;
+    E* keys = static_cast<E*>(query.own->pages[size_t(query.place / PAGE)]) + shape.offset(layer, g);
+    norm_and_rotate(k, k_norm, shape.cos_sin + query.position * D, shape.eps, 1.f, key, D);
+    for (int d = 0; d < D; d += LANES) store(small + d, load(key + d));
+    for (int d = 0; d < D; d++) keys[d * PAGE + slot] = small[d];
+    E* values = keys + D * PAGE + slot * D;
+    for (int d = 0; d < D; d += LANES) store(values + d, load(v + d));
+}
+
+// Attention of `n` <= TOGETHER queries with one prefix, one layer. Their rows of qkv (n, width) are the raw projection;
+// their keys and values are first put into the cache. out (n, H D).
+template <class E>
+static void attend(const HeadShape& shape, const float* q_norm, const float* k_norm, Index layer, const Query* queries,
+                   Index n, const float* qkv, float* out, Scratch& scratch) {
     const int D = shape.D;
     const Index R = shape.group(), all = n * R;
     const Sequence* prefix = queries[0].prefix;
@@ -149,6 +166,8 @@ static void attend(const HeadShape& shape, const float* q_norm, Index layer, con
         for (Index i = 0; i < all; i++)
             norm_and_rotate(qkv + (i / R) * shape.width() + (g * R + i % R) * D, q_norm,
                             shape.cos_sin + queries[i / R].position * D, shape.eps, scale, q + i * D, D);
+        // Head by head, so that the lines of a page are fetched once for writing and reading.
+        for (Index i = 0; i < n; i++) remember<E>(shape, k_norm, layer, g, queries[i], qkv + i * shape.width());
         if (shared) sequence_scores<E>(*prefix, offset, shared, q, all, D, s, pitch);
         // Neighbouring queries of one sequence (a prompt being read) share its pages too.
         auto each_run = [&](auto&& job) {
@@ -172,23 +191,6 @@ static void attend(const HeadShape& shape, const float* q_norm, Index layer, con
         });
         for (Index i = 0; i < all; i++)
             for (int d = 0; d < D; d++) out[((i / R) * shape.H + g * R + i % R) * D + d] = mixed[i * D + d] * inverse[i];
-    }
-}
-
-// Put the keys (normed and rotated) and values of one token into its page.
-template <class E>
-static void remember(const HeadShape& shape, const float* k_norm, Index layer, const Query& query, const float* qkv) {
-    const int D = shape.D;
-    alignas(64) float key[128];
-    const Index slot = query.place % PAGE;
-    E* page = static_cast<E*>(query.own->pages[size_t(query.place / PAGE)]);
-    for (Index g = 0; g < shape.G; g++) {
-        const float *k = qkv + (shape.H + g) * D, *v = k + shape.G * D;
-        E* keys = page + shape.offset(layer, g);
-        norm_and_rotate(k, k_norm, shape.cos_sin + query.position * D, shape.eps, 1.f, key, D);
-        for (int d = 0; d < D; d++) put(keys + d * PAGE + slot, key[d]);
-        E* values = keys + D * PAGE + slot * D;
-        for (int d = 0; d < D; d += LANES) store(values + d, load(v + d));
     }
 }
 

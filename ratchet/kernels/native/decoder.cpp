@@ -215,11 +215,10 @@ private:
             const Layer<E>& l = layers_[size_t(i)];
             norm(x, l.attn_norm, a, rows);
             multiply(l.qkv, a, rows, or_null(l.bias), false, b);
-            for (Index r = 0; r < rows; r++) remember<C>(shape_, or_null(l.k_norm), i, queries[r], b + r * width);
             for (Index r = 0, n; r < rows; r += n) {
                 for (n = 1; n < TOGETHER && r + n < rows && queries[r + n].prefix == queries[r].prefix; n++) {}
-                attend<C>(shape_, or_null(l.q_norm), i, queries + r, n, b + r * width, a + r * mixed_width,
-                          attention_memory);
+                attend<C>(shape_, or_null(l.q_norm), or_null(l.k_norm), i, queries + r, n, b + r * width,
+                          a + r * mixed_width, attention_memory);
             }
             multiply(l.out, a, rows, nullptr, true, x);
             norm(x, l.mlp_norm, a, rows);

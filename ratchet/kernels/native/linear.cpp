@@ -10,7 +10,9 @@ namespace {
 
 constexpr Index ROW_BLOCK = 8 * TILE_ROWS;
 
-thread_local Scratch packed_weight, packed_left, packed_right, converted;
+constexpr Index BLOCK_BYTES = 640 * 1024;  // of a second-level cache of 1 MiB or more
+
+thread_local Scratch packed_weight, packed_block, converted;
 
 template <class E>
 struct Packed {
@@ -43,32 +45,28 @@ void rows_times_panels(const float* a, Index rows, Index inner, Packed<E> b, con
     });
 }
 
-// Columns of a (T, width) matrix in groups of `group`, each group contiguous over T: (groups, steps, group).
+// `columns` columns of `rows` rows of a (.., stride) matrix, in groups of GROUP: to (groups, steps, GROUP).
 template <class E, int GROUP>
-E* pack_columns(const float* a, Index rows, Index width, Scratch& into, Index threads) {
-    const Index steps = steps_of(rows, STEP<E>), groups = (width + GROUP - 1) / GROUP, whole = width / GROUP;
-    E* data = into.get<E>(groups * steps * GROUP);
+void pack_columns(const float* a, Index stride, Index rows, Index columns, E* to) {
+    const Index steps = steps_of(rows, STEP<E>), whole = columns / GROUP;
+    const size_t left = size_t(columns - whole * GROUP) * 4;
     // Few rows at a time, so that they are still in the first-level cache when the last group is copied from them.
-    const Index block = 8;
-    parallel((steps + block - 1) / block, threads, [&](Index b) {
-        const Index from = b * block, to = steps < from + block ? steps : from + block;
-        auto next = [&](const float* row, Index k) { return STEP<E> == 2 && 2 * k + 1 < rows ? row + width : nullptr; };
+    for (Index from = 0; from < steps; from += 8) {
+        const Index end = steps < from + 8 ? steps : from + 8;
+        auto next = [&](const float* row, Index k) { return STEP<E> == 2 && 2 * k + 1 < rows ? row + stride : nullptr; };
         for (Index g = 0; g < whole; g++)
-            for (Index k = from; k < to; k++) {
-                const float* row = a + k * STEP<E> * width + g * GROUP;
-                copy_step<GROUP>(row, next(row, k), data + (g * steps + k) * GROUP);
+            for (Index k = from; k < end; k++) {
+                const float* row = a + k * STEP<E> * stride + g * GROUP;
+                copy_step<GROUP>(row, next(row, k), to + (g * steps + k) * GROUP);
             }
-        if (whole == groups) return;
-        const size_t left = size_t(width - whole * GROUP) * 4;
-        for (Index k = from; k < to; k++) {
-            const float *row = a + k * STEP<E> * width + whole * GROUP, *after = next(row, k);
+        for (Index k = from; left && k < end; k++) {
+            const float *row = a + k * STEP<E> * stride + whole * GROUP, *after = next(row, k);
             float edge[2][GROUP] = {};
             memcpy(edge[0], row, left);
             if (after) memcpy(edge[1], after, left);
-            copy_step<GROUP>(edge[0], edge[1], data + (whole * steps + k) * GROUP);
+            copy_step<GROUP>(edge[0], edge[1], to + (whole * steps + k) * GROUP);
         }
-    });
-    return data;
+    }
 }
 
 // gw[n][k] tile over tokens t0 .. t1 of packed g and x, added to what earlier tokens left there.
@@ -96,27 +94,30 @@ __attribute__((noinline)) void outer_tile(const E* left, const E* right, Index s
         for (Index m = 0; m < rows; m++) memcpy(c + m * stride, edge + m * PANEL, size_t(columns) * 4);
 }
 
-// gw (N, K) = (or +=) g^T x, summed over tokens in order.
+// gw (N, K) = (or +=) g^T x, summed over tokens in order. A thread makes some rows of gw; it packs a block of tokens of
+// both operands into memory that stays in its second-level cache while all its tiles pass over them.
 template <class E>
 void weight_gradient(const float* g, const float* x, Index tokens, Index N, Index K, float* gw, bool add,
                      Index threads) {
-    const Index steps = steps_of(tokens, STEP<E>);
-    const E* left = pack_columns<E, TILE_ROWS>(g, tokens, N, packed_left, threads);
-    const E* right = pack_columns<E, PANEL>(x, tokens, K, packed_right, threads);
     const Index tiles = (N + TILE_ROWS - 1) / TILE_ROWS, panels = (K + PANEL - 1) / PANEL;
-    // A block of tokens of the right operand should stay in the second-level cache while all tiles pass over it.
-    Index block = (512 * 1024) / (panels * PANEL * Index(sizeof(E)));
-    block = block < 64 ? 64 : block > 1024 ? 1024 : block;
-    const Index groups = threads <= 1 ? 1 : (tiles < 8 * threads ? tiles : 8 * threads);
+    const Index groups = threads < 1 ? 1 : threads < tiles ? threads : tiles;
     parallel(groups, threads, [&](Index group) {
-        const Index from = tiles * group / groups, to = tiles * (group + 1) / groups;
-        for (Index k0 = 0; k0 < steps; k0 += block) {
-            const Index count = steps - k0 < block ? steps - k0 : block;
-            for (Index m = from; m < to; m++)
+        const Index from = tiles * group / groups, count = tiles * (group + 1) / groups - from;
+        const Index width = count * TILE_ROWS + panels * PANEL;
+        const Index columns = N - from * TILE_ROWS < count * TILE_ROWS ? N - from * TILE_ROWS : count * TILE_ROWS;
+        Index steps = BLOCK_BYTES / (width * Index(sizeof(E))) / 8 * 8;
+        steps = steps < 64 ? 64 : steps > 512 ? 512 : steps;
+        E* left = packed_block.get<E>(steps * width);
+        E* right = left + steps * count * TILE_ROWS;
+        for (Index t = 0; t < tokens; t += steps * STEP<E>) {
+            const Index rows = tokens - t < steps * STEP<E> ? tokens - t : steps * STEP<E>, inner = steps_of(rows, STEP<E>);
+            pack_columns<E, TILE_ROWS>(g + t * N + from * TILE_ROWS, N, rows, columns, left);
+            pack_columns<E, PANEL>(x + t * K, K, rows, K, right);
+            for (Index m = 0; m < count; m++)
                 for (Index p = 0; p < panels; p++)
-                    outer_tile(left + (m * steps + k0) * TILE_ROWS, right + (p * steps + k0) * PANEL, count,
-                               gw + m * TILE_ROWS * K + p * PANEL, K, N - m * TILE_ROWS, K - p * PANEL,
-                               !add && k0 == 0);
+                    outer_tile(left + m * inner * TILE_ROWS, right + p * inner * PANEL, inner,
+                               gw + (from + m) * TILE_ROWS * K + p * PANEL, K, columns - m * TILE_ROWS, K - p * PANEL,
+                               !add && t == 0);
         }
     });
 }

@@ -1,0 +1,155 @@
+"""Kill a run at any instant: what goes on equals what was never stopped, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli_w
+from builders import within
+
+from ratchet.core.errors import CheckpointError, ConfigError
+from ratchet.run.checkpoint import damage, list_checkpoints
+from ratchet.run.launch import resume, train
+from ratchet.run.observer import Silent
+from ratchet.store.run_store import RunStore
+
+CLOCKS = ("time/", "wait/", "mem/", "seconds/")
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """Return a run's metrics without those that tell the time."""
+    return [{k: v for k, v in row.items() if not k.startswith(CLOCKS)} for row in RunStore.open(folder).metrics()]
+
+
+def weights(folder: Path, step: int = 6) -> bytes:
+    return (folder / "checkpoints" / f"step_{step:06d}" / "model.safetensors").read_bytes()
+
+
+class Notes(Silent):
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class Dies(Silent):
+    """Ends the process, as far as a test can, right after a step is on disk."""
+
+    def __init__(self, step: int) -> None:
+        self._step = step
+
+    def step(self, row: dict[str, float], total: int) -> None:
+        if row["step"] == self._step:
+            raise MemoryError("killed")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        (),
+        ("sync.interval=4",),
+        ("sync.interval={kind='steps', values={0=1, 2=3}}", "train.updates_per_batch=2"),
+        ("sync.offset=1",),
+        ("sync.offset=2", "sync.interval=2"),
+    ],
+    ids=["every step", "interval 4", "staircase", "offset 1", "offset 2"],
+)
+@pytest.mark.parametrize("last", [2, 4], ids=["killed at a checkpoint", "killed between checkpoints"])
+def test_three_steps_a_kill_and_the_rest_equal_six_steps_in_one_go(config, tmp_path: Path, settings, last: int) -> None:
+    straight = train(config(*settings, folder=tmp_path / "straight")).folder
+    killed = tmp_path / "killed" / "run"
+    with pytest.raises(MemoryError):
+        train(config(*settings, folder=killed.parent), Dies(last))
+    with within(20):
+        assert resume(killed).finished
+    assert rows(killed) == rows(straight)
+    assert weights(killed) == weights(straight)
+    assert len({r["reward/mean"] for r in rows(straight)}) > 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)
+def test_a_signal_to_a_real_process_loses_nothing(config, tmp_path: Path, number: signal.Signals) -> None:
+    hold = tmp_path / "hold"  # while it is there, step 3 never ends, so the signal always meets step 3
+    chosen = config(f"environment.hold={hold}", "record.checkpoint_every=2", folder=tmp_path / "stopped")
+    file = tmp_path / "config.toml"
+    file.write_text(tomli_w.dumps(chosen.model_dump(mode="json")))
+    hold.touch()
+    command = "from ratchet.cli.main import main; main()"
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", command, "train", str(file)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    said: list[str] = []
+    try:
+        assert process.stdout is not None
+        with within(60):
+            for line in process.stdout:
+                said.append(line)
+                if line.startswith("step 2/"):
+                    os.kill(process.pid, number)
+            code = process.wait()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    folder = tmp_path / "stopped" / "run"
+    assert code == (-signal.SIGKILL if number is signal.SIGKILL else 0), "".join(said)
+    newest = list_checkpoints(folder / "checkpoints")[-1]
+    assert newest.name == ("step_000002" if number is signal.SIGKILL else "step_000003")
+    assert not damage(newest)
+    if number is not signal.SIGKILL:
+        assert RunStore.open(folder).status()["state"] == "stopped"
+        assert f"ratchet resume {folder}" in said[-1]
+    hold.unlink()
+    assert resume(folder).finished
+    straight = train(config(f"environment.hold={hold}", "record.checkpoint_every=2", folder=tmp_path / "straight")).folder
+    assert rows(folder) == rows(straight)
+    assert weights(folder) == weights(straight)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimiser.safetensors", "state.json", "MANIFEST.json"])
+@pytest.mark.parametrize("how", ["cut", "gone"])
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(config, tmp_path: Path, file: str, how: str) -> None:
+    settings = ("train.steps=3", "record.checkpoint_every=1")
+    straight = train(config(*settings, folder=tmp_path / "straight")).folder
+    folder = tmp_path / "killed" / "run"
+    with pytest.raises(MemoryError):
+        train(config(*settings, folder=folder.parent), Dies(1))
+    spoiled = folder / "checkpoints" / "step_000002" / file
+    if how == "gone":
+        spoiled.unlink()
+    else:
+        spoiled.write_bytes(spoiled.read_bytes()[:-10])
+    notes = Notes()
+    assert resume(folder, notes).finished
+    assert any("step_000002 is damaged" in n and file in n for n in notes.notes)
+    assert [e["what"] for e in RunStore.open(folder).events() if e["kind"] == "damaged_checkpoint"]
+    assert rows(folder) == rows(straight)
+    assert weights(folder, 3) == weights(straight, 3)
+
+
+def test_a_run_without_a_sound_checkpoint_cannot_go_on_and_says_why(config, tmp_path: Path) -> None:
+    with pytest.raises(MemoryError):
+        train(config("train.steps=3"), Dies(0))
+    (tmp_path / "run" / "checkpoints" / "step_000000" / "config.json").unlink()
+    with pytest.raises(CheckpointError, match=r"no sound checkpoint: step_000000 is damaged \(config.json is missing\)"):
+        resume(tmp_path / "run")
+
+
+def test_a_finished_run_has_nothing_left_to_do(config, tmp_path: Path) -> None:
+    folder = train(config("train.steps=2")).folder
+    before, notes = rows(folder), Notes()
+    assert resume(folder, notes).finished
+    assert rows(folder) == before
+    assert "is finished: all 2 steps are done" in notes.notes[-1]
+
+
+def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is not a run folder"):
+        resume(tmp_path)
