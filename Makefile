@@ -43,8 +43,13 @@ help:
 demo: $(CORE)
 	@$(BIN)/ratchet train judge $(ARGS)
 
-test: lint types
-	$(BIN)/python -m pytest -m "not slow and not gpu"
+# All three run even if one fails; the last line then says which.
+test: $(DEV)
+	@failed=; \
+	$(MAKE) --no-print-directory lint || failed="$$failed lint"; \
+	$(MAKE) --no-print-directory types || failed="$$failed types"; \
+	$(BIN)/python -m pytest -m "not slow and not gpu" || failed="$$failed tests"; \
+	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 test-slow: $(DEV)
 	$(BIN)/python -m pytest -m slow
@@ -65,6 +70,7 @@ format: $(DEV)
 
 docs: $(DOCS)
 	$(BIN)/python docs/make_config.py --check docs/configuration.md
+	$(BIN)/python -m ratchet.core.metric | diff - docs/metrics.md
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(BENCH)
@@ -83,7 +89,7 @@ $(CORE): $(SETTINGS) $(SOURCES)
 	    echo "Ratchet needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) --version 2>&1)."; \
 	    echo "Name another one: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
 	@echo "1/3  virtual environment in $(VENV)"
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	@echo "2/3  torch (the large one: 200 MB or more)"
 	@$(PIP) install $(QUIET) -c constraints.txt $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
 	@echo "3/3  ratchet and the rest; compiles the C++ kernels if there is a compiler"

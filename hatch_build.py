@@ -62,18 +62,19 @@ def compile_libraries(root: Path) -> list[Path]:
 
 
 def _compile(command: list[str], root: Path, target: Path) -> str:
-    """Compile all sources into `target`, replacing it only on success; return what went wrong in one line, or ""."""
+    """Compile all sources into `target`; return what went wrong in one line, or "". A stale library never stays."""
     sources = sorted(str(path) for path in (root / SOURCES).glob("*.cpp"))
-    target.unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         made = Path(folder) / target.name
         try:
             done = subprocess.run([*command, "-shared", *sources, "-o", str(made)], capture_output=True, text=True)
         except OSError as problem:
+            target.unlink(missing_ok=True)
             return str(problem)
         if done.returncode == 0:
-            made.replace(target)
+            made.replace(target)  # at once: a process that starts meanwhile finds the old one
             return ""
+        target.unlink(missing_ok=True)
         lines = done.stderr.strip().splitlines()
         return next((line for line in lines if "error" in line), f"exit status {done.returncode}")
 

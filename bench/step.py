@@ -202,7 +202,8 @@ def table(
                 f"| {base / middle[system]:.2f} | {share} | {statistics.median(r['sampled_tokens'] for r in mine):.0f} "
                 f"| {max(r['peak_mib'] for r in mine):.0f} |"
             )
-    note = f"Times are {'CPU' if clock == 'cpu' else 'wall'} seconds. Matrix rate: {rate['fp32']:.0f} (fp32), {rate['bf16']:.0f} (bf16) GFLOP/s."
+    kind = "CPU" if clock == "cpu" else "wall"
+    note = f"Times are {kind} seconds. Matrix rate: {rate['fp32']:.0f} (fp32), {rate['bf16']:.0f} (bf16) GFLOP/s."
     return "\n".join([*lines, "", note, "", "Parts of a step, wall milliseconds:", "", *parts])
 
 
@@ -222,15 +223,14 @@ def scale(args: argparse.Namespace, model: Path) -> list[dict[str, Any]]:
 def scale_table(found: list[dict[str, Any]]) -> str:
     """Return how the time per token grows; attention makes long answers dearer, so its share is divided out too."""
     hidden, layers = 128, 4  # of the 1M model
-    lines = ["| samples | tokens | step, s | us per token | us per token, attention's share of the operations divided out | peak, MiB |"]
+    lines = ["| samples | tokens | step, s | us per token | the same, attention's operations divided out | peak, MiB |"]
     lines.append("|---|---|---|---|---|---|")
     for run in found:
         each = run["cpu"] / run["sampled_tokens"] * 1e6
         # Per token: 2 P for the products, 4 x layers x width per token attended to, on average half the length.
         share = 2 * PARAMETERS["1M"] / (2 * PARAMETERS["1M"] + 4 * layers * hidden * run["tokens"] / 2)
-        lines.append(
-            f"| {run['samples']} | {run['tokens']} | {run['cpu']:.3f} | {each:.1f} | {each * share:.1f} | {run['peak_mib']:.0f} |"
-        )
+        cells = (run["samples"], run["tokens"], f"{run['cpu']:.3f}", f"{each:.1f}", f"{each * share:.1f}")
+        lines.append(f"| {' | '.join(map(str, cells))} | {run['peak_mib']:.0f} |")
     return "\n".join(lines)
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen, MultipleOf
-from pydantic import BaseModel
+from pydantic import AfterValidator, BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from ratchet.algorithms.table import ALGORITHMS
-from ratchet.config.curve import Steps
+from ratchet.config.curve import Steps, positive, whole
 from ratchet.config.schema import RunConfig
 from ratchet.environments.table import BUILT_IN
 
@@ -51,8 +51,8 @@ interval = { kind = "steps", values = { 0 = 1, 40 = 20 } }
 ```
 """
 
-VALIDATORS = {"positive": "> 0 at every step", "_whole": "whole and ≥ 1 at every step"}
-"""What our own validators of curves ask for, by the name of the function."""
+VALIDATORS: dict[Any, str] = {positive: "> 0 at every step", whole: "whole and ≥ 1 at every step"}
+"""What our own validators of curves ask for."""
 
 
 def page() -> str:
@@ -146,9 +146,10 @@ def bounds(metadata: list[Any]) -> str:
                 said.append(f"a multiple of {item.multiple_of}")
             case MinLen():
                 said.append("not empty")
+            case AfterValidator():
+                said.append(VALIDATORS[item.func])
             case _:
-                name = getattr(getattr(item, "func", None), "__name__", "")
-                said += [VALIDATORS[name]] if name in VALIDATORS else []
+                pass  # how pydantic tells curves apart
     return ", ".join(said)
 
 

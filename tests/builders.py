@@ -21,9 +21,19 @@ WORDS = ("<think>", "</think>")
 CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789+=? "
 
 
-def tiny_policy(*, seed: int = 0, words: Sequence[str] = WORDS, characters: str = CHARACTERS, **changes: object) -> Policy:
+def tiny_policy(
+    *, seed: int = 0, words: Sequence[str] = WORDS, characters: str = CHARACTERS, **changes: object
+) -> Policy:
     """Return a policy of a few thousand weights, drawn wide enough that its distributions are not flat."""
-    settings = {"hidden": 16, "layers": 2, "query_heads": 4, "key_heads": 2, "head_size": 4, "intermediate": 24, "context": 96}
+    settings = {
+        "hidden": 16,
+        "layers": 2,
+        "query_heads": 4,
+        "key_heads": 2,
+        "head_size": 4,
+        "intermediate": 24,
+        "context": 96,
+    }
     policy = Policy.tiny(TinySection(**{**settings, **changes}), words=words, characters=characters, seed=seed)
     with torch.no_grad():
         policy.decoder.head.mul_(12.0)
@@ -35,7 +45,12 @@ def task(text: str = "1+1", answer: str = "2") -> Task:
 
 
 def turn(
-    prompt: Sequence[int], output: Sequence[int], *, logprobs: Sequence[float] | None = None, version: int = 0, **changes: object
+    prompt: Sequence[int],
+    output: Sequence[int],
+    *,
+    logprobs: Sequence[float] | None = None,
+    version: int = 0,
+    **changes: object,
 ) -> Turn:
     """Return a turn whose log-probabilities are -1 unless given."""
     given = [-1.0] * len(output) if logprobs is None else logprobs
@@ -110,7 +125,7 @@ def batch(
 
 @contextmanager
 def within(seconds: float) -> Iterator[None]:
-    """Raise `AssertionError` if the body is not done in time: a deadlock fails its test instead of stopping the suite."""
+    """Raise `AssertionError` if the body is not done in time: a deadlock fails one test, not all."""
 
     def late(number: int, frame: FrameType | None) -> None:
         raise AssertionError(f"not done within {seconds:g} s: something waits for ever")

@@ -150,11 +150,14 @@ class LocalEngine:
 
     def _after_pump(self, pump: asyncio.Task[None]) -> None:
         """If the pump died, so do all requests, with its reason."""
-        error = asyncio.CancelledError() if pump.cancelled() else pump.exception()
-        if error is not None:
-            self._fail(error)
+        if pump.cancelled():
+            self._fail(RunError("The engine was stopped while requests were in flight."))
+        elif (error := pump.exception()) is not None:
+            failure = RunError(f"The engine failed while generating: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            self._fail(failure)
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, error: RunError) -> None:
         for asked in [*self._waiting, *self._live.asked]:
             if not asked.future.done():
                 asked.future.set_exception(error)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ratchet.core.rollout import Tokens
+from ratchet.core.shape import ModelShape
 from ratchet.kernels import native
 from ratchet.policy.decoder import rope_table
-from ratchet.policy.shape import ModelShape
 
 _SLOTS = (
     "embedding", "head", "final_norm", "attn_norm", "qkv", "qkv_bias", "q_norm", "k_norm", "out", "mlp_norm",

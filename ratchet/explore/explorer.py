@@ -7,6 +7,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from numbers import Real
 
 from ratchet.core.errors import RatchetError
 from ratchet.core.protocols import Engine, Environment, Outcome, Sampling
@@ -69,15 +70,18 @@ class Explorer:
         status, error, score = Status.OK, "", None
         metrics: Mapping[str, float] = {}
         try:
-            async with asyncio.timeout(self._limits.rollout_timeout_s):
+            async with asyncio.timeout(self._limits.rollout_timeout_s) as limit:
                 outcome = await self._environment.run(task, handle)
-            score, metrics = _checked(outcome), outcome.metrics
+            score, metrics = _checked(outcome), _numbers(outcome.metrics)
         except PromptTooLong as reason:
             status, error = Status.PROMPT_TOO_LONG, str(reason)
         except RewardError as reason:
             status, error = reason.status, str(reason)
-        except TimeoutError:
-            status, error = Status.ROLLOUT_TIMEOUT, f"took longer than {self._limits.rollout_timeout_s:g} s"
+        except TimeoutError as reason:
+            if limit.expired():
+                status, error = Status.ROLLOUT_TIMEOUT, f"took longer than {self._limits.rollout_timeout_s:g} s"
+            else:  # the environment's own affair
+                status, error = Status.ENVIRONMENT_ERROR, f"TimeoutError: {reason}"
         except RatchetError:
             raise  # the engine or the machinery failed, not the attempt
         except Exception as reason:  # the one place where a failed attempt becomes a fact
@@ -105,6 +109,14 @@ def _checked(outcome: Outcome) -> Score:
     if not isinstance(outcome, Outcome):
         raise InvalidReward(f"the environment returned a {type(outcome).__name__} instead of an Outcome")
     for name, value in {"value": outcome.score.value, **outcome.score.parts}.items():
-        if not isinstance(value, int | float) or not math.isfinite(value):
+        if not isinstance(value, Real) or not math.isfinite(value):
             raise InvalidReward(f"the reward's {name} is {value!r}, which is not a finite number")
     return Score(float(outcome.score.value), {k: float(v) for k, v in outcome.score.parts.items()})
+
+
+def _numbers(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return an outcome's metrics as plain floats. Raises `TypeError` for what is no number."""
+    for name, value in metrics.items():
+        if not isinstance(value, Real):
+            raise TypeError(f"the environment's metric {name} is {value!r}, which is not a number")
+    return {name: float(value) for name, value in metrics.items()}

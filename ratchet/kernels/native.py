@@ -26,8 +26,8 @@ from ratchet.kernels.layout import Layout
 from ratchet.kernels.reference import Heads, Ops, TokenStats
 
 FOLDER = Path(__file__).with_name("native")
-_V3 = frozenset("avx2 bmi1 bmi2 fma f16c movbe abm".split())
-_V4 = _V3 | frozenset("avx512f avx512bw avx512cd avx512dq avx512vl".split())
+_V3 = frozenset(["avx2", "bmi1", "bmi2", "fma", "f16c", "movbe", "abm"])
+_V4 = _V3 | frozenset(["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"])
 NEEDS: dict[str, frozenset[str]] = {
     "x86_64_v4_bf16": _V4 | {"avx512_bf16"},
     "x86_64_v4": _V4,
@@ -202,12 +202,12 @@ class _Linear(torch.autograd.Function):
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`reference.linear`, in C++."""
-    return _Linear.apply(x, weight, bias, False)
+    return _Linear.apply(x, weight, bias, False)  # type: ignore[no-untyped-call]
 
 
 def _linear_bf16(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """`reference.linear_bf16`, in C++; the products are added up in float32 and never rounded to bfloat16."""
-    return _Linear.apply(x, weight, bias, True)
+    return _Linear.apply(x, weight, bias, True)  # type: ignore[no-untyped-call]
 
 
 class _RmsNorm(torch.autograd.Function):
@@ -215,9 +215,7 @@ class _RmsNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
         x, weight = _float(x), _float(weight)
         y, inverse = torch.empty_like(x), x.new_empty(len(x))
-        library().ratchet_rms_norm(
-            ptr(x), ptr(weight), ptr(y), ptr(inverse), *x.shape, eps, torch.get_num_threads()
-        )
+        library().ratchet_rms_norm(ptr(x), ptr(weight), ptr(y), ptr(inverse), *x.shape, eps, torch.get_num_threads())
         ctx.save_for_backward(x, weight, inverse)
         return y
 
@@ -234,7 +232,7 @@ class _RmsNorm(torch.autograd.Function):
 
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """`reference.rms_norm` of a (T, C) tensor, in C++."""
-    return _RmsNorm.apply(x, weight, eps)
+    return _RmsNorm.apply(x, weight, eps)  # type: ignore[no-untyped-call]
 
 
 class _Swiglu(torch.autograd.Function):
@@ -258,7 +256,7 @@ class _Swiglu(torch.autograd.Function):
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """`reference.swiglu` of a (T, 2I) tensor, in C++."""
-    return _Swiglu.apply(gate_up)
+    return _Swiglu.apply(gate_up)  # type: ignore[no-untyped-call]
 
 
 class _Attention(torch.autograd.Function):
@@ -312,7 +310,7 @@ def attention(
     """
     if not runs_heads_of(heads.size):
         return reference.attention(qkv, heads, q_norm, k_norm, cos_sin, eps, layout)
-    return _Attention.apply(qkv, q_norm, k_norm, cos_sin, heads, eps, layout)
+    return _Attention.apply(qkv, q_norm, k_norm, cos_sin, heads, eps, layout)  # type: ignore[no-untyped-call]
 
 
 def token_stats(
@@ -329,7 +327,7 @@ def token_stats(
     """`reference.token_stats`, in C++. `product` is not used: the precision is that of the record of operations."""
     ref_hidden, ref_head = (_float(x) for x in reference) if reference is not None else (None, None)
     rows = max(1, max_logits // head.shape[0])
-    stats = _TokenStats.apply(hidden, head, target.contiguous(), temperature, ref_hidden, ref_head, rows, bf16)
+    stats = _TokenStats.apply(hidden, head, target.contiguous(), temperature, ref_hidden, ref_head, rows, bf16)  # type: ignore[no-untyped-call]
     return TokenStats(*stats)
 
 
@@ -390,7 +388,5 @@ class _TokenStats(torch.autograd.Function):
             )
             shape = (len(g), head.shape[1], head.shape[0])
             library().ratchet_linear_input_grad(ptr(g), ptr(head), ptr(g_hidden[at]), *shape, bf16, threads)
-            library().ratchet_linear_weight_grad(
-                ptr(g), ptr(hidden[at]), ptr(g_head), *shape, True, bf16, threads
-            )
+            library().ratchet_linear_weight_grad(ptr(g), ptr(hidden[at]), ptr(g_head), *shape, True, bf16, threads)
         return g_hidden, g_head, None, None, None, None, None, None

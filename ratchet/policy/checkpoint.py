@@ -123,7 +123,7 @@ def _files(folder: Path) -> dict[str, Path]:
         try:
             return {name: folder / file for name, file in json.loads(index.read_text())["weight_map"].items()}
         except (ValueError, KeyError):
-            raise ModelError(f"{index} is not an index of shards. The file is damaged; copy the checkpoint again.") from None
+            raise ModelError(f"{index} is not an index of shards. Copy the checkpoint again.") from None
     single = folder / "model.safetensors"
     if not single.is_file():
         raise ModelError(f"{folder} has no model.safetensors. Save the checkpoint with safe serialization.")

@@ -20,7 +20,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import tomli_w
 
@@ -145,7 +145,8 @@ class RunStore:
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         path = self.folder / name
-        with _writing(path), path.open("ab") as file:
+        with _writing(path), path.open("ab+") as file:
+            _drop_half_line(file)
             file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
@@ -154,9 +155,9 @@ class RunStore:
         path = self.folder / name
         if not path.is_file():
             return
-        with path.open(encoding="utf-8") as lines:
+        with path.open("rb") as lines:  # bytes: a half-written line may end inside a character
             for line in lines:
-                if not line.endswith("\n"):  # the row being written when the power went; its step runs again
+                if not line.endswith(b"\n"):  # the row being written when the power went; its step runs again
                     return
                 yield json.loads(line)
 
@@ -171,6 +172,20 @@ def _writing(path: Path) -> Iterator[None]:
             f"{path} cannot be written: {error.strerror}. What was recorded before is safe; "
             "make room or mend the permissions, then: ratchet resume"
         ) from error
+
+
+def _drop_half_line(file: BinaryIO) -> None:
+    """Cut off the row that was being written when the process was killed, so that it does not spoil the next one."""
+    end = file.seek(0, os.SEEK_END)
+    whole = end
+    while whole:
+        file.seek(whole - 1)
+        if file.read(1) == b"\n":
+            break
+        whole -= 1
+    if whole < end:
+        file.truncate(whole)
+        file.seek(0, os.SEEK_END)
 
 
 def _without_none(tree: Mapping[str, Any]) -> dict[str, Any]:

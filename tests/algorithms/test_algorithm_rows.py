@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,11 @@ def naive(row: str, options: Mapping[str, object], logp: Tensor, b: Batch) -> Te
                 low, high = 1 - float(options.get("clip_low", 0.2)), 1 + float(options.get("clip_high", 0.2))
                 cut = min(max(float(ratio.detach()), low), high) * advantage
                 # At equality both branches have one value; torch.minimum shares the gradient, so keep away from it.
-                chosen = ratio * advantage if float(ratio.detach()) * advantage <= cut else torch.tensor(cut, dtype=torch.float64)
+                chosen = (
+                    ratio * advantage
+                    if float(ratio.detach()) * advantage <= cut
+                    else torch.tensor(cut, dtype=torch.float64)
+                )
                 per = len(lengths) * (length if row == "grpo" else int(options.get("length", 1024)))
                 total = total - chosen / per
         at += length
@@ -163,13 +168,15 @@ def test_loss_and_gradient_equal_a_naive_reference(row: str, options: Mapping[st
 @pytest.mark.parametrize(("row", "options"), CASES)
 @settings(max_examples=15, deadline=None)
 @given(seed=SEEDS, rng=st.randoms(use_true_random=False))
-def test_cutting_a_batch_into_parts_changes_no_gradient(row: str, options: Mapping[str, object], seed: int, rng) -> None:
+def test_cutting_a_batch_into_parts_changes_no_gradient(
+    row: str, options: Mapping[str, object], seed: int, rng
+) -> None:
     algorithm = build_algorithm(row, options)
     b, logp = random_batch(seed, 0.3)
     order = list(range(b.num_samples))
     rng.shuffle(order)
     cuts = sorted({0, len(order), *(rng.randint(0, len(order)) for _ in range(3))})
-    parts = [torch.tensor(order[x:y]) for x, y in zip(cuts, cuts[1:], strict=False)]
+    parts = [torch.tensor(order[x:y]) for x, y in pairwise(cuts)]
 
     def in_parts(leaf: Tensor) -> Tensor:
         credit = algorithm.advantage(b)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ratchet.config.curve import Constant, Cosine, Linear, Steps, at, peak
+from ratchet.config.curve import Constant, Cosine, Linear, Steps, at, values_of
 from ratchet.config.schedule import Schedule
 from ratchet.config.schema import SyncSection
 
@@ -22,7 +22,7 @@ def test_curves_have_the_values_worked_out_by_hand() -> None:
     stairs = Steps(kind="steps", values={0: 1.0, 40: 20.0})
     assert [stairs.at(s) for s in (0, 39, 40, 1000)] == [1.0, 1.0, 20.0, 20.0]
     assert [at(curve, 7) for curve in (0.25, 3, Constant(kind="constant", value=2.0))] == [0.25, 3.0, 2.0]
-    assert [peak(curve) for curve in (line, wave, stairs, 0.25)] == [3.0, 2.0, 20.0, 0.25]
+    assert [max(values_of(curve)) for curve in (line, wave, stairs, 0.25)] == [3.0, 2.0, 20.0, 0.25]
 
 
 @pytest.mark.parametrize("kind", ["linear", "cosine"])
@@ -40,10 +40,10 @@ def test_a_constant_interval_obeys_the_staleness_law(interval: int, offset: int,
     assert 0 <= schedule.staleness(step) <= interval - 1 + offset
 
 
-@given(
-    st.dictionaries(st.integers(1, 60), st.integers(1, 12), max_size=3), st.integers(1, 12), st.integers(0, 5)
-)
-def test_a_staircase_interval_refreshes_where_walking_the_steps_says(later: dict[int, int], first: int, offset: int) -> None:
+@given(st.dictionaries(st.integers(1, 60), st.integers(1, 12), max_size=3), st.integers(1, 12), st.integers(0, 5))
+def test_a_staircase_interval_refreshes_where_walking_the_steps_says(
+    later: dict[int, int], first: int, offset: int
+) -> None:
     values = {0: float(first), **{k: float(v) for k, v in later.items()}}
     schedule = Schedule(SyncSection(interval=Steps(kind="steps", values=values), offset=offset))
     points, step = [0], 0

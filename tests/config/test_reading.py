@@ -53,7 +53,10 @@ def complaint(*words: str) -> str:
         ("sync.interval=0", "sync.interval = 0: must be a whole number, at least 1, at every step"),
         ("sync.interval=2.5", "sync.interval = 2.5: must be a whole number"),
         ('sync.interval={kind="steps", values={0=1, 9=0}}', "must be a whole number, at least 1, at every step"),
-        ('sync.interval={kind="linear", start=4, end=0.5, steps=9}', "must be a whole number, at least 1, at every step"),
+        (
+            'sync.interval={kind="linear", start=4, end=0.5, steps=9}',
+            "must be a whole number, at least 1, at every step",
+        ),
         ('sync.interval={kind="linear", start=1, end=4, steps=9}', "must be a whole number, at least 1, at every step"),
         ("=3", '"=3" must read section.key=value'),
         ("train.=3", "must read section.key=value"),
@@ -71,12 +74,12 @@ def test_a_run_without_an_environment_says_what_is_missing() -> None:
 
 
 def test_a_command_line_without_a_recipe_lists_the_recipes() -> None:
-    with pytest.raises(ConfigError, match="Name a recipe or a TOML file first. Recipes: .*judge"):
+    with pytest.raises(ConfigError, match=r"Name a recipe or a TOML file first. Recipes: .*judge"):
         read_config(["train.steps=3"])
 
 
 def test_a_recipe_that_does_not_exist_gets_the_nearest_name() -> None:
-    with pytest.raises(ConfigError, match='no recipe "jugde". Did you mean "judge"'):
+    with pytest.raises(ConfigError, match=r'no recipe "jugde". Did you mean "judge"'):
         read_config(["jugde"])
 
 

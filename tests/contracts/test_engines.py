@@ -26,7 +26,10 @@ from ratchet.kernels.layout import layout_of
 from ratchet.policy.policy import Policy
 
 CONTEXT = 96
-LOCAL = ["dense", pytest.param("native", marks=pytest.mark.skipif(not native.available(), reason=native.why_not() or ""))]
+LOCAL = [
+    "dense",
+    pytest.param("native", marks=pytest.mark.skipif(not native.available(), reason=native.why_not() or "")),
+]
 
 
 def model(seed: int = 0, **changes: object) -> Policy:
@@ -122,7 +125,9 @@ def logits_after(policy: Policy, prompt: Tokens, output: Tokens) -> Tensor:
 def test_a_seed_repeats_its_answer_whatever_else_shares_the_batch(kind: str) -> None:
     policy = model()
     mine = [request_for(policy, "1+2=?", seed=s) for s in (5, 6)]
-    others = [request_for(policy, text, seed=9, max_tokens=m) for text, m in (("1+2=?", 3), ("what", 20), ("a b c d e f", 7))]
+    others = [
+        request_for(policy, text, seed=9, max_tokens=m) for text, m in (("1+2=?", 3), ("what", 20), ("a b c d e f", 7))
+    ]
     alone = [ask(engine_of(kind, policy), [r])[0] for r in mine]
     together = ask(engine_of(kind, policy), [others[0], mine[1], others[1], mine[0], others[2]])
     for one, other in ((alone[0], together[3]), (alone[1], together[1])):
@@ -250,12 +255,16 @@ def test_log_probabilities_are_those_of_a_full_forward_pass(local_kind: str, fam
 
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize(("family", "tied", "seed"), [("llama", False, 1), ("qwen2", True, 2), ("qwen3", False, 3)])
-def test_greedy_answers_are_those_of_transformers(local_kind: str, family: str, tied: bool, seed: int, tmp_path: Path) -> None:
+def test_greedy_answers_are_those_of_transformers(
+    local_kind: str, family: str, tied: bool, seed: int, tmp_path: Path
+) -> None:
     transformers = pytest.importorskip("transformers")
     policy = model(seed, family=family, tied=tied)
     policy.save(tmp_path)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
-    requests = [request_for(policy, text, max_tokens=40, temperature=0.0) for text in ("1+2=?", "a", "the quick brown fox")]
+    requests = [
+        request_for(policy, text, max_tokens=40, temperature=0.0) for text in ("1+2=?", "a", "the quick brown fox")
+    ]
     for request, done in zip(requests, ask(local(local_kind, policy)[0], requests), strict=True):
         prompt = torch.from_numpy(request.prompt.astype(np.int64))[None]
         with torch.no_grad():
@@ -280,8 +289,12 @@ def kept_by_hand(logits: np.ndarray, temperature: float, top_p: float, top_k: in
     return kept, p
 
 
-@pytest.mark.parametrize(("temperature", "top_p", "top_k"), [(1.0, 0.7, 0), (1.0, 1.0, 3), (1.5, 0.8, 9), (0.7, 1e-6, 0), (1.0, 1.0, 1)])
-def test_a_cut_distribution_is_recorded_with_the_mass_it_kept(local_kind: str, temperature: float, top_p: float, top_k: int) -> None:
+@pytest.mark.parametrize(
+    ("temperature", "top_p", "top_k"), [(1.0, 0.7, 0), (1.0, 1.0, 3), (1.5, 0.8, 9), (0.7, 1e-6, 0), (1.0, 1.0, 1)]
+)
+def test_a_cut_distribution_is_recorded_with_the_mass_it_kept(
+    local_kind: str, temperature: float, top_p: float, top_k: int
+) -> None:
     policy = model()
     cut = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
     requests = [request_for(policy, seed=s, max_tokens=20, **cut) for s in range(12)]
@@ -298,14 +311,20 @@ def test_a_cut_distribution_is_recorded_with_the_mass_it_kept(local_kind: str, t
     assert not free.log_kept.any()
 
 
-@pytest.mark.parametrize(("temperature", "top_p", "top_k"), [(1.0, 1.0, 0), (2.5, 1.0, 0), (1.5, 0.8, 0), (1.5, 1.0, 5)])
-def test_tokens_are_drawn_as_often_as_their_probabilities_say(local_kind: str, temperature: float, top_p: float, top_k: int) -> None:
+@pytest.mark.parametrize(
+    ("temperature", "top_p", "top_k"), [(1.0, 1.0, 0), (2.5, 1.0, 0), (1.5, 0.8, 0), (1.5, 1.0, 5)]
+)
+def test_tokens_are_drawn_as_often_as_their_probabilities_say(
+    local_kind: str, temperature: float, top_p: float, top_k: int
+) -> None:
     policy, draws = model(), 4000
     cut = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
     requests = [request_for(policy, seed=s * 7919 + 1, max_tokens=1, **cut) for s in range(draws)]
     results = ask(local(local_kind, policy, max_rows=draws)[0], requests)
     counts = np.bincount([int(d.output[0]) for d in results], minlength=policy.shape.vocab)
-    kept, p = kept_by_hand(logits_after(policy, requests[0].prompt, results[0].output)[0].numpy(), temperature, top_p, top_k)
+    kept, p = kept_by_hand(
+        logits_after(policy, requests[0].prompt, results[0].output)[0].numpy(), temperature, top_p, top_k
+    )
     expected = np.zeros(policy.shape.vocab)
     expected[kept] = draws * p[kept] / p[kept].sum()
     assert counts[expected == 0].sum() == 0

@@ -64,7 +64,7 @@ def test_a_seed_fits_a_signed_64_bit_integer(names: list[str | int]) -> None:
 def test_a_task_id_depends_on_the_content_alone() -> None:
     task = Task("sums", (Message("user", "1+1"),), "2", {"b": [1, 2], "a": {"x": 1.5}})
     reordered = Task("sums", (Message("user", "1+1"),), "2", {"a": {"x": 1.5}, "b": [1, 2]})
-    assert task.id == reordered.id == '6601a80f75193339'
+    assert task.id == reordered.id == "6601a80f75193339"
 
 
 def test_every_field_of_a_task_changes_its_id() -> None:

@@ -18,7 +18,12 @@ transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("default")  # another library's warnings are its own
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
-CONVERSATION = (Message("system", "be quick"), Message("user", "1 + 2 = ?"), Message("assistant", "3"), Message("user", "why"))
+CONVERSATION = (
+    Message("system", "be quick"),
+    Message("user", "1 + 2 = ?"),
+    Message("assistant", "3"),
+    Message("user", "why"),
+)
 
 
 def logits_of(policy: Policy, tokens: list[int]) -> torch.Tensor:
@@ -35,7 +40,8 @@ def save_theirs(family: str, tied: bool, folder: Path, **saving: object) -> torc
     config = transformers.AutoConfig.for_model(
         family, vocab_size=60, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         head_dim=8, intermediate_size=48, max_position_embeddings=64, tie_word_embeddings=tied, rms_norm_eps=1e-5,
-        sliding_window=None, eos_token_id=1, bos_token_id=None, pad_token_id=0, rope_parameters={"rope_theta": 500.0, "rope_type": "default"},
+        sliding_window=None, eos_token_id=1, bos_token_id=None, pad_token_id=0,
+        rope_parameters={"rope_theta": 500.0, "rope_type": "default"},
     )  # fmt: skip
     torch.manual_seed(len(family) + tied)
     model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
@@ -64,7 +70,9 @@ def test_a_checkpoint_that_transformers_saved_gives_the_same_logits(family: str,
 def test_a_sharded_checkpoint_is_read_like_a_whole_one(tmp_path: Path) -> None:
     theirs = save_theirs("qwen2", False, tmp_path, max_shard_size="8KB")
     assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
-    torch.testing.assert_close(logits_of(Policy.load(tmp_path), [3, 9, 4]), theirs_of(theirs, [3, 9, 4]), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        logits_of(Policy.load(tmp_path), [3, 9, 4]), theirs_of(theirs, [3, 9, 4]), rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -107,7 +115,9 @@ def test_a_conversation_is_rendered_as_apply_chat_template_does(
     ours.save(tmp_path)
     theirs = transformers.PreTrainedTokenizerFast.from_pretrained(tmp_path)
     rows = [{"role": m.role, "content": m.content} for m in messages]
-    assert ours.render(messages, reply=reply) == theirs.apply_chat_template(rows, tokenize=False, add_generation_prompt=reply)
+    assert ours.render(messages, reply=reply) == theirs.apply_chat_template(
+        rows, tokenize=False, add_generation_prompt=reply
+    )
 
 
 def test_a_template_with_the_words_of_real_ones_is_rendered_as_apply_chat_template_does(tmp_path: Path) -> None:

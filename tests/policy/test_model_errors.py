@@ -76,7 +76,9 @@ def test_a_tensor_that_is_missing_is_named(folder: Path) -> None:
     assert "no tensor model.layers.1.mlp.up_proj.weight" in refusal(folder)
 
 
-@pytest.mark.parametrize("name", ["model.norm.weight", "model.embed_tokens.weight", "model.layers.0.self_attn.k_proj.weight"])
+@pytest.mark.parametrize(
+    "name", ["model.norm.weight", "model.embed_tokens.weight", "model.layers.0.self_attn.k_proj.weight"]
+)
 def test_a_tensor_of_another_shape_is_named(folder: Path, name: str) -> None:
     tensors = load_file(folder / "model.safetensors")
     tensors[name] = torch.cat([tensors[name], tensors[name]])
@@ -150,7 +152,9 @@ def test_a_model_this_decoder_does_not_compute_is_refused(folder: Path, changes:
     assert told in refusal(folder)
 
 
-@pytest.mark.parametrize("key", ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"])
+@pytest.mark.parametrize(
+    "key", ["vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size"]
+)
 def test_a_configuration_without_a_size_is_refused(folder: Path, key: str) -> None:
     edit(folder / "config.json", lambda c: c.pop(key))
     assert f"config.json has no '{key}'" in refusal(folder)

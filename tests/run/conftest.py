@@ -17,7 +17,12 @@ LETTERS = f"{Path(__file__).parent / 'letters.py'}:Letters"
 TREE: dict[str, Any] = {
     "run": {"threads": 1, "device": "cpu", "name": "run"},
     "environment": {"name": LETTERS},
-    "policy": {"tiny": {"hidden": 16, "layers": 1, "query_heads": 1, "key_heads": 1, "head_size": 16, "intermediate": 16, "context": 24}},
+    "policy": {
+        "tiny": {
+            "hidden": 16, "layers": 1, "query_heads": 1, "key_heads": 1,
+            "head_size": 16, "intermediate": 16, "context": 24,
+        },
+    },
     "explore": {"prompts_per_step": 4, "samples_per_prompt": 3, "max_tokens": 6},
     "algorithm": {"name": "grpo", "lr": 1e-2},
     "train": {"steps": 6},
@@ -32,7 +37,9 @@ def config(tmp_path: Path) -> Make:
     """Return a maker of configs: words override; runs lie in the folder given, or in a fresh one."""
 
     def make(*words: str, folder: Path = tmp_path) -> RunConfig:
-        tree = merge(copy.deepcopy(TREE), {"run": {"folder": str(folder)}, "warm_start": {"cache": str(tmp_path / "cache")}})
+        tree = merge(
+            copy.deepcopy(TREE), {"run": {"folder": str(folder)}, "warm_start": {"cache": str(tmp_path / "cache")}}
+        )
         for word in words:
             tree = merge(tree, parse_override(word))
         return config_from_tree(tree)

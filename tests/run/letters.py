@@ -16,16 +16,26 @@ class Letters:
     words = ()
     characters = "abcdefghi0123456789"
 
-    def __init__(self, *, size: int = -1, fail: str = "", every: int = 2, hold: str = "", prompt: int = 3, shown: str = "aei") -> None:
-        """`fail` is how tasks 0, `every`, ... fail; while the file `hold` exists, tasks from 12 on never end."""
-        self._size, self._fail, self._every, self._hold, self._prompt, self._shown = size, fail, every, hold, prompt, shown
+    def __init__(
+        self, *, size: int = -1, fail: str = "", every: int = 2, hold: str = "", prompt: int = 3, shown: str = "aei"
+    ) -> None:
+        """`fail` is how tasks 0, `every`, ... fail; while the file `hold` exists, tasks from 12 on never end.
+        A negative `prompt` is the length of every second prompt."""
+        self._size, self._fail, self._every, self._hold, self._prompt, self._shown = (
+            size,
+            fail,
+            every,
+            hold,
+            prompt,
+            shown,
+        )
 
     def num_tasks(self, split: Split) -> int | None:
         return None if self._size < 0 else self._size
 
     def task(self, split: Split, index: int) -> Task:
-        length = self._prompt if self._prompt > 0 or index % 2 else -self._prompt
-        text = "".join(split.rng(index).choices("0123456789", k=abs(length)))
+        length = 3 if self._prompt < 0 and index % 2 else abs(self._prompt)
+        text = "".join(split.rng(index).choices("0123456789", k=length))
         return Task(self.name, (Message("user", text),), extras={"index": index})
 
     async def run(self, task: Task, policy: PolicyHandle) -> Outcome:
@@ -38,16 +48,13 @@ class Letters:
             return Outcome(Score(0.5))
         reply = await policy.chat(task.prompt)
         share = sum(c in "aei" for c in reply.text) / max(1, len(reply.text))
-        if self._fail == "nan" and index % self._every == 0:
+        if self._fail == "no number" and index % self._every == 0:
             share = float("nan")
-        metrics = {"share": "half" if self._fail == "odd metric" and index % self._every == 0 else share}
-        return Outcome(Score(share, {"vowels": share}), metrics)
+        return Outcome(Score(share, {"vowels": share}), {"share": share})
 
     async def _misbehave(self, policy: PolicyHandle, task: Task) -> None:
         if self._fail == "raise":
             raise KeyError("no such letter")
-        if self._fail == "own timeout":
-            raise TimeoutError("the judge's server did not answer")
         if self._fail == "never":
             await policy.chat(task.prompt)
             await asyncio.get_running_loop().create_future()

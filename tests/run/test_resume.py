@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,14 @@ import pytest
 import tomli_w
 from builders import within
 
+from ratchet.config.schema import RunConfig
 from ratchet.core.errors import CheckpointError, ConfigError
 from ratchet.run.checkpoint import damage, list_checkpoints
 from ratchet.run.launch import resume, train
 from ratchet.run.observer import Silent
 from ratchet.store.run_store import RunStore
 
+Config = Callable[..., RunConfig]
 CLOCKS = ("time/", "wait/", "mem/", "seconds/")
 
 
@@ -50,32 +53,56 @@ class Dies(Silent):
             raise MemoryError("killed")
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        (),
-        ("sync.interval=4",),
-        ("sync.interval={kind='steps', values={0=1, 2=3}}", "train.updates_per_batch=2"),
-        ("sync.offset=1",),
-        ("sync.offset=2", "sync.interval=2"),
-    ],
-    ids=["every step", "interval 4", "staircase", "offset 1", "offset 2"],
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config, tuple[str, ...]], Path]:
+    """Return the folder of a run with these settings that nothing stopped; one for all tests that compare with it."""
+    done: dict[tuple[str, ...], Path] = {}
+
+    def folder(config: Config, settings: tuple[str, ...]) -> Path:
+        if settings not in done:
+            done[settings] = train(config(*settings, folder=tmp_path_factory.mktemp("straight"))).folder
+        return done[settings]
+
+    return folder
+
+
+DEADLOCK = pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="run: a checkpoint holds one set of sampler weights; with sync.offset >= 2 the steps sampled ahead need "
+    "older ones, and resume waits for ever for a version nobody will publish",
 )
-@pytest.mark.parametrize("last", [2, 4], ids=["killed at a checkpoint", "killed between checkpoints"])
-def test_three_steps_a_kill_and_the_rest_equal_six_steps_in_one_go(config, tmp_path: Path, settings, last: int) -> None:
-    straight = train(config(*settings, folder=tmp_path / "straight")).folder
-    killed = tmp_path / "killed" / "run"
+
+
+@pytest.mark.parametrize(
+    ("settings", "last"),
+    [
+        pytest.param((), 2, marks=pytest.mark.slow),
+        ((), 4),
+        pytest.param(("sync.interval=4",), 2, marks=pytest.mark.slow),
+        (("sync.interval=4",), 4),
+        (("sync.interval={kind='steps', values={0=1, 2=3}}", "train.updates_per_batch=2"), 4),
+        (("sync.offset=1",), 4),
+        pytest.param(("sync.offset=2", "sync.interval=2"), 4, marks=DEADLOCK),
+    ],
+)
+def test_some_steps_a_kill_and_the_rest_equal_six_steps_in_one_go(
+    config: Config, uninterrupted, tmp_path: Path, settings: tuple[str, ...], last: int
+) -> None:
+    straight = uninterrupted(config, settings)
     with pytest.raises(MemoryError):
-        train(config(*settings, folder=killed.parent), Dies(last))
-    with within(20):
-        assert resume(killed).finished
-    assert rows(killed) == rows(straight)
-    assert weights(killed) == weights(straight)
+        train(config(*settings), Dies(last))
+    with within(8):
+        assert resume(tmp_path / "run").finished
+    assert rows(tmp_path / "run") == rows(straight)
+    assert weights(tmp_path / "run") == weights(straight)
     assert len({r["reward/mean"] for r in rows(straight)}) > 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL], ids=lambda s: s.name)
-def test_a_signal_to_a_real_process_loses_nothing(config, tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_to_a_real_process_loses_nothing(
+    config: Config, uninterrupted, tmp_path: Path, number: signal.Signals
+) -> None:
     hold = tmp_path / "hold"  # while it is there, step 3 never ends, so the signal always meets step 3
     chosen = config(f"environment.hold={hold}", "record.checkpoint_every=2", folder=tmp_path / "stopped")
     file = tmp_path / "config.toml"
@@ -83,7 +110,10 @@ def test_a_signal_to_a_real_process_loses_nothing(config, tmp_path: Path, number
     hold.touch()
     command = "from ratchet.cli.main import main; main()"
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", command, "train", str(file)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-W", "error", "-c", command, "train", str(file)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     said: list[str] = []
     try:
@@ -108,19 +138,28 @@ def test_a_signal_to_a_real_process_loses_nothing(config, tmp_path: Path, number
         assert f"ratchet resume {folder}" in said[-1]
     hold.unlink()
     assert resume(folder).finished
-    straight = train(config(f"environment.hold={hold}", "record.checkpoint_every=2", folder=tmp_path / "straight")).folder
+    straight = uninterrupted(config, ())
     assert rows(folder) == rows(straight)
     assert weights(folder) == weights(straight)
 
 
-@pytest.mark.parametrize("file", ["model.safetensors", "optimiser.safetensors", "state.json", "MANIFEST.json"])
-@pytest.mark.parametrize("how", ["cut", "gone"])
-def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(config, tmp_path: Path, file: str, how: str) -> None:
+@pytest.mark.parametrize(
+    ("file", "how"),
+    [
+        ("model.safetensors", "cut"),
+        pytest.param("optimiser.safetensors", "gone", marks=pytest.mark.slow),
+        pytest.param("state.json", "cut", marks=pytest.mark.slow),
+        pytest.param("MANIFEST.json", "cut", marks=pytest.mark.slow),
+        ("MANIFEST.json", "gone"),
+    ],
+)
+def test_a_damaged_newest_checkpoint_falls_back_to_the_one_before_and_says_so(
+    config: Config, uninterrupted, tmp_path: Path, file: str, how: str
+) -> None:
     settings = ("train.steps=3", "record.checkpoint_every=1")
-    straight = train(config(*settings, folder=tmp_path / "straight")).folder
-    folder = tmp_path / "killed" / "run"
+    straight, folder = uninterrupted(config, settings), tmp_path / "run"
     with pytest.raises(MemoryError):
-        train(config(*settings, folder=folder.parent), Dies(1))
+        train(config(*settings), Dies(1))
     spoiled = folder / "checkpoints" / "step_000002" / file
     if how == "gone":
         spoiled.unlink()
@@ -138,7 +177,9 @@ def test_a_run_without_a_sound_checkpoint_cannot_go_on_and_says_why(config, tmp_
     with pytest.raises(MemoryError):
         train(config("train.steps=3"), Dies(0))
     (tmp_path / "run" / "checkpoints" / "step_000000" / "config.json").unlink()
-    with pytest.raises(CheckpointError, match=r"no sound checkpoint: step_000000 is damaged \(config.json is missing\)"):
+    with pytest.raises(
+        CheckpointError, match=r"no sound checkpoint: step_000000 is damaged \(config.json is missing\)"
+    ):
         resume(tmp_path / "run")
 
 
@@ -153,3 +194,30 @@ def test_a_finished_run_has_nothing_left_to_do(config, tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run_cannot_be_resumed(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not a run folder"):
         resume(tmp_path)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="run: the checkpoint of a step is written before its evaluation, which resume then never makes up for",
+)
+@pytest.mark.parametrize("last", [1, 5], ids=["in the middle", "after the last step"])
+def test_an_evaluation_that_a_kill_prevented_is_made_up_for(config: Config, tmp_path: Path, last: int) -> None:
+    with pytest.raises(MemoryError):
+        train(config("eval.tasks=2", "eval.every=2", "record.checkpoint_every=1"), Dies(last))
+    resume(tmp_path / "run")
+    evaluated = [e["step"] for e in RunStore.open(tmp_path / "run").events() if e["kind"] == "eval"]
+    assert evaluated == [2, 4, 6]
+
+
+@pytest.mark.xfail(
+    strict=True,
+    raises=AssertionError,
+    reason="run: a run killed between its last checkpoint and its report counts as finished",
+)
+def test_a_report_that_a_kill_prevented_is_written_on_resume(config: Config, tmp_path: Path) -> None:
+    with pytest.raises(MemoryError):
+        train(config("train.steps=2"), Dies(1))
+    resume(tmp_path / "run")
+    assert (tmp_path / "run" / "report.md").is_file()
+    assert RunStore.open(tmp_path / "run").status()["state"] == "finished"

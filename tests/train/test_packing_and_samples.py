@@ -20,7 +20,8 @@ CPU = torch.device("cpu")
 def sample(prompt: list[int], tokens: list[int], trained: list[bool] | None = None, number: int = 0) -> Sample:
     n = len(tokens)
     return Sample(
-        group=number, reward=0.0, version=0, prompt=np.array(prompt, dtype=np.int32), tokens=np.array(tokens, dtype=np.int32),
+        group=number, reward=0.0, version=0,
+        prompt=np.array(prompt, dtype=np.int32), tokens=np.array(tokens, dtype=np.int32),
         trained=np.array(trained if trained is not None else [True] * n), logprobs=np.arange(n, dtype=np.float32),
         log_kept=np.zeros(n, dtype=np.float32),
     )  # fmt: skip
@@ -47,7 +48,9 @@ def test_a_turn_that_rewrites_the_past_begins_a_new_sample() -> None:
 
 
 def test_failed_rollouts_frozen_agents_and_empty_turns_are_left_out() -> None:
-    frozen = Rollout("t", 0, (Trajectory((turn([1], [2]),), trainable=False), Trajectory((turn([1], [3]),))), Status.OK, Score(1.0))
+    frozen = Rollout(
+        "t", 0, (Trajectory((turn([1], [2]),), trainable=False), Trajectory((turn([1], [3]),))), Status.OK, Score(1.0)
+    )
     samples = flatten([group([rollout(None, turn([1], [4])), frozen, rollout(1.0, turn([1], []), turn([1], [6]))])])
     assert [s.tokens.tolist() for s in samples] == [[3], [6]]
 
@@ -74,7 +77,9 @@ def many_samples(draw: st.DrawFn) -> list[Sample]:
 
 @settings(max_examples=40)
 @given(many_samples(), st.integers(1, 40))
-def test_every_sample_is_in_one_forward_pass_which_keeps_its_budget_or_holds_it_alone(samples: list[Sample], budget: int) -> None:
+def test_every_sample_is_in_one_forward_pass_which_keeps_its_budget_or_holds_it_alone(
+    samples: list[Sample], budget: int
+) -> None:
     sets = list(cut(samples, range(len(samples)), budget))
     assert sorted(i for members in sets for i in members) == list(range(len(samples)))
     for members in sets:

@@ -66,7 +66,13 @@ def log_probabilities(decoder: Decoder, prompt: Sequence[int], output: Sequence[
 
 
 def naive_gradient(
-    policy: Policy, groups: Sequence[Group], *, kl: str = "", kl_coef: float = 0.0, entropy_coef: float = 0.0, reference: Decoder | None = None
+    policy: Policy,
+    groups: Sequence[Group],
+    *,
+    kl: str = "",
+    kl_coef: float = 0.0,
+    entropy_coef: float = 0.0,
+    reference: Decoder | None = None,
 ) -> tuple[dict[str, Tensor], dict[str, float]]:
     """GRPO from its formula: for each group, each sample, each token, in this order."""
     decoder = Decoder(policy.shape, OPS)
@@ -95,7 +101,11 @@ def naive_gradient(
             loss = loss + (-surrogate + kl_coef * divergence - entropy_coef * entropy).mean() / len(rollouts)
     loss.backward()
     gradient = {n: p.grad if p.grad is not None else torch.zeros_like(p) for n, p in decoder.named_parameters()}
-    return gradient, {"loss": float(loss.detach()), "kl": sum(kls) / len(kls), "entropy": sum(entropies) / len(entropies)}
+    return gradient, {
+        "loss": float(loss.detach()),
+        "kl": sum(kls) / len(kls),
+        "entropy": sum(entropies) / len(entropies),
+    }
 
 
 def assert_same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor], tolerance: float) -> None:
@@ -115,7 +125,9 @@ def near_policy(policy: Policy, groups: Sequence[Group], spread: float) -> list[
             for r in g.rollouts:
                 (one,) = r.trajectories[0].turns
                 whole = log_probabilities(policy.decoder, one.prompt.tolist(), one.output.tolist())
-                logp = whole[torch.arange(len(one.output)), torch.from_numpy(one.output).long()] - torch.from_numpy(one.log_kept)
+                logp = whole[torch.arange(len(one.output)), torch.from_numpy(one.output).long()] - torch.from_numpy(
+                    one.log_kept
+                )
                 noisy = logp + spread * torch.randn(len(logp), generator=generator)
                 rollouts.append(rollout(r.score.value, replace(one, logprobs=noisy.numpy()), attempt=r.attempt))
             made.append(group(rollouts, index=g.index))
@@ -124,7 +136,9 @@ def near_policy(policy: Policy, groups: Sequence[Group], spread: float) -> list[
 
 @pytest.mark.parametrize("changes", [{}, {"tied": True, "family": "qwen2"}, {"family": "llama"}])
 @pytest.mark.parametrize("micro_batch_tokens", [1, 25, 100_000])
-def test_the_gradient_of_grpo_is_that_of_one_sequence_at_a_time(changes: dict[str, object], micro_batch_tokens: int) -> None:
+def test_the_gradient_of_grpo_is_that_of_one_sequence_at_a_time(
+    changes: dict[str, object], micro_batch_tokens: int
+) -> None:
     policy = tiny_policy(**changes)
     groups = near_policy(policy, random_groups(1), 0.3)
     expected, facts = naive_gradient(policy, groups)
@@ -132,7 +146,9 @@ def test_the_gradient_of_grpo_is_that_of_one_sequence_at_a_time(changes: dict[st
     assert_same(ours, expected, 1e-5)
     assert report.metrics["loss/policy"] == pytest.approx(facts["loss"], abs=1e-5)
     assert report.metrics["entropy"] == pytest.approx(facts["entropy"], rel=1e-4)
-    assert report.metrics["opt/grad_norm"] == pytest.approx(sum(float(g.square().sum()) for g in expected.values()) ** 0.5, rel=1e-4)
+    assert report.metrics["opt/grad_norm"] == pytest.approx(
+        sum(float(g.square().sum()) for g in expected.values()) ** 0.5, rel=1e-4
+    )
     assert 0 < report.metrics["clip/frac"] < 1
 
 

@@ -7,6 +7,7 @@
 
 #include "gemm.hpp"
 #include "pointwise.hpp"
+#include "rows_attention.hpp"
 #include "threads.hpp"
 
 namespace ratchet {
@@ -108,25 +109,6 @@ void weighted(const Block& b, const float* weights, int D, const Keys& parent, c
     }
 }
 
-// Scores to probabilities, one row; returns the log of the sum of exponentials. Unseen keys get probability 0.
-float softmax_row(const Block& b, Index row, float* s) {
-    const Index end = b.end(row), stop = b.split + round_up(b.own + b.rows - 1, PANEL);
-    for (Index j = b.shared; j < b.split; j++) s[j] = -1e30f;
-    for (Index j = end; j < stop; j++) s[j] = -1e30f;
-    Vec top = splat(-1e30f);
-    for (Index j = 0; j < stop; j += LANES) top = larger(top, load(s + j));
-    const float most = largest(top);
-    Vec total = {};
-    for (Index j = 0; j < stop; j += LANES) {
-        Vec e = exp(load(s + j) - most);
-        store(s + j, e);
-        total += e;
-    }
-    const float all = sum(total), scale = 1.f / all;
-    for (Index j = 0; j < stop; j += LANES) store(s + j, load(s + j) * scale);
-    return most + std::log(all);
-}
-
 // Fill q (QUERY_ROWS, D) with normed, rotated, scaled queries; missing rows are zero.
 void read_queries(const Inputs& in, const Block& b, Index h, float* q) {
     const float scale = 1.f / std::sqrt(float(in.D));
@@ -147,22 +129,48 @@ void each_block(const Keys& parent, const Keys& keys, const Job& job) {
                   parent.padded + keys.padded});
 }
 
+// s (rows, keys of a segment) = q (rows, D) times the first `count` keys.
+void scores_of(const Keys& keys, Index count, const float* q, Index rows, int D, float* s, Index pitch) {
+    in_tiles(rows, [&](auto tile, Index i) {
+        for (Index j = 0; j < count; j += PANEL)
+            some_scores<float, tile()>(q + i * D, D, keys.across + j * D, PANEL, std::min<Index>(PANEL, count - j),
+                                       s + i * pitch + j, pitch);
+    });
+}
+
+// mixed (rows, D) += p (rows, keys of a segment) times the first `count` values.
+void values_of(const Keys& keys, Index count, const float* p, Index pitch, Index rows, int D, float* mixed) {
+    in_tiles(rows, [&](auto tile, Index i) {
+        for (Index j = 0; j < count; j += CHUNK)
+            for (Index d = 0; d < D; d += PANEL)
+                some_values<float, tile()>(p + i * pitch + j, pitch, std::min(CHUNK, count - j),
+                                           keys.values + d * keys.count + j * PANEL, PANEL,
+                                           std::min<Index>(PANEL, D - d), D, mixed + i * D + d);
+    });
+}
+
 void forward_segment(const Inputs& in, Index g, const Keys& parent, const Keys& keys, float* out, float* lse) {
     const int D = in.D;
     const Index group = in.H / in.G;
     float* scores = score_memory.get<float>(QUERY_ROWS * (parent.padded + keys.padded));
     alignas(64) float q[QUERY_ROWS * 128], mixed[QUERY_ROWS * 128];
     each_block(parent, keys, [&](const Block& b) {
+        const Index seen = b.own + b.rows - 1, stop = b.split + round_up(seen, PANEL);
         for (Index h = g * group; h < (g + 1) * group; h++) {
             read_queries(in, b, h, q);
-            against_keys(b, q, D, parent.across, keys.across, scores);
-            for (Index r = 0; r < QUERY_ROWS; r++) {
-                const float l = softmax_row(b, std::min(r, b.rows - 1), scores + r * b.pitch);
-                if (r < b.rows) lse[(b.first + r) * in.H + h] = l;
+            if (b.shared) scores_of(parent, b.shared, q, b.rows, D, scores, b.pitch);
+            scores_of(keys, seen, q, b.rows, D, scores + b.split, b.pitch);
+            float inverse[QUERY_ROWS];
+            for (Index r = 0; r < b.rows; r++) {
+                const Softmax made = exponentials(scores + r * b.pitch, b.shared, b.split, b.own + r, stop);
+                inverse[r] = 1.f / made.sum;
+                lse[(b.first + r) * in.H + h] = made.most + std::log(made.sum);
             }
-            weighted(b, scores, D, parent, parent.values, keys, keys.values, mixed, D);
+            memset(mixed, 0, size_t(b.rows * D) * 4);
+            if (b.shared) values_of(parent, b.shared, scores, b.pitch, b.rows, D, mixed);
+            values_of(keys, seen, scores + b.split, b.pitch, b.rows, D, mixed);
             for (Index r = 0; r < b.rows; r++)
-                memcpy(out + ((b.first + r) * in.H + h) * D, mixed + r * D, size_t(D) * 4);
+                for (int d = 0; d < D; d++) out[((b.first + r) * in.H + h) * D + d] = mixed[r * D + d] * inverse[r];
         }
     });
 }
@@ -282,7 +290,7 @@ std::vector<std::vector<Index>> families_of(const Inputs& in) {
     return families;
 }
 
-// Call work(keys of parent or none, keys of segment) for a family's segments, then done(keys) when their sums are final.
+// Call work(keys of parent or none, keys of segment) for a family's segments, then done(keys) when sums are final.
 template <class Work, class Done>
 void each_segment(const Inputs& in, const std::vector<Index>& family, Index g, bool backward, const Work& work,
                   const Done& done) {

@@ -7,16 +7,13 @@
 
 #include "cache.hpp"
 #include "pointwise.hpp"
+#include "rows_attention.hpp"
 #include "threads.hpp"
 
 namespace ratchet {
 
 constexpr Index TOGETHER = 8;  // queries per unit of work
-#if defined(__AVX512F__) || !defined(__AVX2__)
-constexpr Index QUERY_TILE = 4;
-#else
-constexpr Index QUERY_TILE = 2;  // 16 registers hold no more
-#endif
+static_assert(PAGE == CHUNK, "a page is what a weighted sum takes at a time");
 
 // The numbers of the model that attention needs.
 struct HeadShape {
@@ -32,72 +29,12 @@ struct HeadShape {
     Index offset(Index layer, Index g) const { return (layer * G + g) * 2 * D * PAGE; }
 };
 
-template <class E, int M, int VECS>
-static inline void scores_of_vectors(const float* q, int D, const E* keys, float* s, Index pitch) {
-    Vec acc[M][VECS][2] = {};  // two chains each, so that the latency of an addition is hidden
-    for (int d = 0; d < D; d += 2)
-        for (int even = 0; even < 2; even++)
-            for (int v = 0; v < VECS; v++) {
-                const Vec k = load(keys + (d + even) * PAGE + v * LANES);
-                for (int m = 0; m < M; m++) acc[m][v][even] += splat(q[m * D + d + even]) * k;
-            }
-    for (int m = 0; m < M; m++)
-        for (int v = 0; v < VECS; v++) store(s + m * pitch + v * LANES, acc[m][v][0] + acc[m][v][1]);
-}
-
-// s (M, count) = q (M, D) times one page of keys; entries up to the next multiple of LANES are written too.
-template <class E, int M>
-static inline void page_scores(const float* q, int D, const E* keys, Index count, float* s, Index pitch) {
-    Index j = 0;
-    for (; j + LANES < count; j += 2 * LANES) scores_of_vectors<E, M, 2>(q, D, keys + j, s + j, pitch);
-    if (j < count) scores_of_vectors<E, M, 1>(q, D, keys + j, s + j, pitch);
-}
-
-template <class E, int M, int VECS>
-static inline void values_of_vectors(const float* p, Index pitch, Index count, const E* values, int D, float* out) {
-    Vec acc[M][VECS][2] = {};
-    for (int m = 0; m < M; m++)
-        for (int v = 0; v < VECS; v++) acc[m][v][0] = load(out + m * D + v * LANES);
-    Index j = 0;
-    for (; j + 1 < count; j += 2)
-        for (int even = 0; even < 2; even++)
-            for (int v = 0; v < VECS; v++) {
-                const Vec x = load(values + (j + even) * D + v * LANES);
-                for (int m = 0; m < M; m++) acc[m][v][even] += splat(p[m * pitch + j + even]) * x;
-            }
-    if (j < count)
-        for (int v = 0; v < VECS; v++) {
-            const Vec x = load(values + j * D + v * LANES);
-            for (int m = 0; m < M; m++) acc[m][v][0] += splat(p[m * pitch + j]) * x;
-        }
-    for (int m = 0; m < M; m++)
-        for (int v = 0; v < VECS; v++) store(out + m * D + v * LANES, acc[m][v][0] + acc[m][v][1]);
-}
-
-// out (M, D) += p (M, count) times one page of values.
-template <class E, int M>
-static inline void page_values(const float* p, Index pitch, Index count, const E* values, int D, float* out) {
-    int d = 0;
-    for (; d + LANES < D; d += 2 * LANES) values_of_vectors<E, M, 2>(p, pitch, count, values + d, D, out + d);
-    if (d < D) values_of_vectors<E, M, 1>(p, pitch, count, values + d, D, out + d);
-}
-
-// Call work<M>(first) for tiles of 4, 2 and 1 of n queries.
-template <class Work>
-static inline void in_tiles(Index n, const Work& work) {
-    Index i = 0;
-    if (QUERY_TILE == 4)
-        for (; i + 4 <= n; i += 4) work(std::integral_constant<int, 4>(), i);
-    for (; i + 2 <= n; i += 2) work(std::integral_constant<int, 2>(), i);
-    if (i < n) work(std::integral_constant<int, 1>(), i);
-}
-
 template <class E>
 static void sequence_scores(const Sequence& seq, Index offset, Index count, const float* q, Index n, int D, float* s,
                             Index pitch) {
     in_tiles(n, [&](auto tile, Index i) {
         for (Index j = 0; j < count; j += PAGE)
-            page_scores<E, tile()>(q + i * D, D, static_cast<const E*>(seq.pages[size_t(j / PAGE)]) + offset,
+            some_scores<E, tile()>(q + i * D, D, static_cast<const E*>(seq.pages[size_t(j / PAGE)]) + offset, PAGE,
                                    std::min(PAGE, count - j), s + i * pitch + j, pitch);
     });
 }
@@ -107,41 +44,23 @@ static void sequence_values(const Sequence& seq, Index offset, Index count, cons
                             Index pitch, float* out) {
     in_tiles(n, [&](auto tile, Index i) {
         for (Index j = 0; j < count; j += PAGE)
-            page_values<E, tile()>(p + i * pitch + j, pitch, std::min(PAGE, count - j),
-                                   static_cast<const E*>(seq.pages[size_t(j / PAGE)]) + offset + D * PAGE, D,
+            some_values<E, tile()>(p + i * pitch + j, pitch, std::min(PAGE, count - j),
+                                   static_cast<const E*>(seq.pages[size_t(j / PAGE)]) + offset + D * PAGE, D, D, D,
                                    out + i * D);
     });
 }
 
-// Exponentials of scores in [0, shared) and [split, split + own); 0 between and up to `stop`. Returns 1 / their sum.
-static inline float exponentials(float* s, Index shared, Index split, Index own, Index stop) {
-    for (Index j = shared; j < split; j++) s[j] = -1e30f;
-    for (Index j = split + own; j < stop; j++) s[j] = -1e30f;
-    Vec top = splat(-1e30f);
-    for (Index j = 0; j < stop; j += LANES) top = larger(top, load(s + j));
-    const float most = largest(top);
-    Vec total = {};
-    for (Index j = 0; j < stop; j += LANES) {
-        const Vec e = exp(load(s + j) - most);
-        store(s + j, e);
-        total += e;
-    }
-    return 1.f / sum(total);
-}
-
-// Put the key (normed and rotated) and value of one token and key head into its page.
+// Put the key (normed and rotated) and the value of one token and one key head into its page.
 template <class E>
-static inline void remember(const HeadShape& shape, const float* k_norm, Index layer, Index g, const Query& query,
-                            const float* qkv) {
+static void remember(const HeadShape& shape, const float* k_norm, Index layer, Index g, const Query& query,
+                     const float* qkv) {
     const int D = shape.D;
     alignas(64) float key[128];
-    alignas(64) E small[128];
     const Index slot = query.place % PAGE;
     const float *k = qkv + (shape.H + g) * D, *v = k + shape.G * D;
     E* keys = static_cast<E*>(query.own->pages[size_t(query.place / PAGE)]) + shape.offset(layer, g);
     norm_and_rotate(k, k_norm, shape.cos_sin + query.position * D, shape.eps, 1.f, key, D);
-    for (int d = 0; d < D; d += LANES) store(small + d, load(key + d));
-    for (int d = 0; d < D; d++) keys[d * PAGE + slot] = small[d];
+    for (int d = 0; d < D; d++) put(keys + d * PAGE + slot, key[d]);
     E* values = keys + D * PAGE + slot * D;
     for (int d = 0; d < D; d += LANES) store(values + d, load(v + d));
 }
@@ -181,7 +100,7 @@ static void attend(const HeadShape& shape, const float* q_norm, const float* k_n
         });
         for (Index i = 0; i < all; i++) {
             const Index seen = queries[i / R].seen();
-            inverse[i] = exponentials(s + i * pitch, shared, split, seen, split + round_up(seen, LANES));
+            inverse[i] = 1.f / exponentials(s + i * pitch, shared, split, seen, split + round_up(seen, LANES)).sum;
             for (Index j = split + round_up(seen, LANES); j < pitch; j++) s[i * pitch + j] = 0;
         }
         memset(mixed, 0, size_t(all * D) * 4);
@@ -190,7 +109,8 @@ static void attend(const HeadShape& shape, const float* q_norm, const float* k_n
             sequence_values<E>(own, offset, seen, s + first * pitch + split, count, D, pitch, mixed + first * D);
         });
         for (Index i = 0; i < all; i++)
-            for (int d = 0; d < D; d++) out[((i / R) * shape.H + g * R + i % R) * D + d] = mixed[i * D + d] * inverse[i];
+            for (int d = 0; d < D; d++)
+                out[((i / R) * shape.H + g * R + i % R) * D + d] = mixed[i * D + d] * inverse[i];
     }
 }
 

@@ -10,7 +10,8 @@
 namespace ratchet {
 namespace {
 
-constexpr Index STEP_ROWS = 128;     // most rows of one thread at a time; activations then stay in the second-level cache
+// Most rows of one thread at a time, so that activations stay in the second-level cache.
+constexpr Index STEP_ROWS = 128;
 constexpr Index PREFILL_ROWS = 256;
 
 struct Dimensions {
@@ -188,7 +189,8 @@ private:
                 if (Index(queries.size()) < PREFILL_ROWS && t + 1 < start[to]) continue;
                 float* x = compute(queries.data(), tokens + first, Index(queries.size()));
                 for (size_t e = 0; e < ends.size(); e++)  // ends[e] >= e: moving up never overwrites
-                    if (ends[e] != Index(e)) memcpy(x + Index(e) * d_.hidden, x + ends[e] * d_.hidden, size_t(d_.hidden) * 4);
+                    if (ends[e] != Index(e))
+                        memcpy(x + Index(e) * d_.hidden, x + ends[e] * d_.hidden, size_t(d_.hidden) * 4);
                 predict(x, Index(ends.size()), logits + done * d_.vocab);
                 done += Index(ends.size());
                 first = t + 1;
@@ -204,13 +206,15 @@ private:
     }
 
     // Run tokens through all layers, appending to the cache; returns the (rows, hidden) stream before the final norm,
-    // in this thread's scratch memory, with room for as many numbers behind it.
+    // in this thread's scratch memory.
     float* compute(const Query* queries, const Index* tokens, Index rows) {
         const Index hidden = d_.hidden, width = shape_.width(), mixed_width = d_.H * d_.D;
-        const Index wide = std::max(width, 2 * d_.intermediate), narrow = std::max({hidden, mixed_width, d_.intermediate});
+        const Index wide = std::max(width, 2 * d_.intermediate);
+        const Index narrow = std::max({hidden, mixed_width, d_.intermediate});
         float* x = activations.get<float>(rows * (hidden + wide + narrow));
         float *a = x + rows * hidden, *b = a + rows * narrow;
-        for (Index r = 0; r < rows; r++) memcpy(x + r * hidden, &embedding_[size_t(tokens[r] * hidden)], size_t(hidden) * 4);
+        for (Index r = 0; r < rows; r++)
+            memcpy(x + r * hidden, &embedding_[size_t(tokens[r] * hidden)], size_t(hidden) * 4);
         for (Index i = 0; i < d_.layers; i++) {
             const Layer<E>& l = layers_[size_t(i)];
             norm(x, l.attn_norm, a, rows);
@@ -223,14 +227,16 @@ private:
             multiply(l.out, a, rows, nullptr, true, x);
             norm(x, l.mlp_norm, a, rows);
             multiply(l.gate_up, a, rows, nullptr, false, b);
-            for (Index r = 0; r < rows; r++) swiglu_row(b + r * 2 * d_.intermediate, a + r * d_.intermediate, d_.intermediate);
+            for (Index r = 0; r < rows; r++)
+                swiglu_row(b + r * 2 * d_.intermediate, a + r * d_.intermediate, d_.intermediate);
             multiply(l.down, a, rows, nullptr, true, x);
         }
         return x;
     }
 
     void norm(const float* x, const std::vector<float>& w, float* y, Index rows) const {
-        for (Index r = 0; r < rows; r++) rms_norm_row(x + r * d_.hidden, w.data(), y + r * d_.hidden, d_.hidden, shape_.eps);
+        for (Index r = 0; r < rows; r++)
+            rms_norm_row(x + r * d_.hidden, w.data(), y + r * d_.hidden, d_.hidden, shape_.eps);
     }
 
     void predict(float* x, Index rows, float* logits) {

@@ -53,7 +53,9 @@ void pack_columns(const float* a, Index stride, Index rows, Index columns, E* to
     // Few rows at a time, so that they are still in the first-level cache when the last group is copied from them.
     for (Index from = 0; from < steps; from += 8) {
         const Index end = steps < from + 8 ? steps : from + 8;
-        auto next = [&](const float* row, Index k) { return STEP<E> == 2 && 2 * k + 1 < rows ? row + stride : nullptr; };
+        auto next = [&](const float* row, Index k) {
+            return STEP<E> == 2 && 2 * k + 1 < rows ? row + stride : nullptr;
+        };
         for (Index g = 0; g < whole; g++)
             for (Index k = from; k < end; k++) {
                 const float* row = a + k * STEP<E> * stride + g * GROUP;
@@ -110,7 +112,8 @@ void weight_gradient(const float* g, const float* x, Index tokens, Index N, Inde
         E* left = packed_block.get<E>(steps * width);
         E* right = left + steps * count * TILE_ROWS;
         for (Index t = 0; t < tokens; t += steps * STEP<E>) {
-            const Index rows = tokens - t < steps * STEP<E> ? tokens - t : steps * STEP<E>, inner = steps_of(rows, STEP<E>);
+            const Index rows = tokens - t < steps * STEP<E> ? tokens - t : steps * STEP<E>;
+            const Index inner = steps_of(rows, STEP<E>);
             pack_columns<E, TILE_ROWS>(g + t * N + from * TILE_ROWS, N, rows, columns, left);
             pack_columns<E, PANEL>(x + t * K, K, rows, K, right);
             for (Index m = 0; m < count; m++)
