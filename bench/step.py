@@ -4,8 +4,8 @@
     python bench/step.py --cases 1M/32 --rounds 5 --threads 2
     python bench/step.py --scale --out scale.json           # how cost grows with samples and tokens, this project only
 
-Prints Markdown and writes JSON. Ratios compare the CPU time of a step where one thread is used (a busy machine
-stretches wall time, not CPU time), wall time otherwise; both are in the JSON. The baseline of a case is the better of
+Prints Markdown and writes JSON. Ratios compare the CPU time of a step where one thread is used (other load stretches
+wall time most, CPU time less), wall time otherwise; both are in the JSON. The baseline of a case is the better of
 TRL's fp32 and bf16.
 
 The floor is the time the matrix products alone would take at the rate this machine reaches on large ones, measured

@@ -89,7 +89,7 @@ def group(rollouts: Sequence[Rollout], *, index: int = 0, step: int = 0) -> Grou
 def random_groups(
     seed: int, *, groups: int = 3, samples: int = 3, vocab: int = 40, longest: int = 9, equal: Sequence[int] = ()
 ) -> list[Group]:
-    """Return groups with random tokens, log-probabilities, cut masses and rewards; groups in `equal` have one reward."""
+    """Return groups with random tokens, log-probabilities, cut masses and rewards; those in `equal` have one reward."""
     rng = np.random.default_rng(seed)
     made = []
     for g in range(groups):

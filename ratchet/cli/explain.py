@@ -10,12 +10,13 @@ from ratchet.config.schema import RunConfig
 from ratchet.core.task import Split
 from ratchet.environments.table import close_environment
 from ratchet.kernels.native import available, why_not
-from ratchet.run.parts import choose_device, fresh_policy, make_environment, plan_for
+from ratchet.run.parts import choose_device, fresh_policy, make_algorithm, make_environment, plan_for
 from ratchet.run.warm_start import cache_folder, warm_start_key
 
 
 def explanation(config: RunConfig) -> str:
     """Return what a run of this config would do, as text. Builds the environment and the fresh policy."""
+    make_algorithm(config)
     environment = make_environment(config)
     try:
         policy = fresh_policy(config, environment)

@@ -33,6 +33,7 @@ from ratchet.run.parts import (
     choose_device,
     fresh_policy,
     frozen_copy,
+    make_algorithm,
     make_environment,
     plan_for,
 )
@@ -57,6 +58,7 @@ def train(config: RunConfig, observer: Observer | None = None) -> RunResult:
     """Run a config from its beginning to its end. Raises `ConfigError` or `RunError`."""
     observer = observer or Silent()
     set_threads(config)
+    algorithm = make_algorithm(config)
     environment = make_environment(config)
     try:
         policy = fresh_policy(config, environment)
@@ -70,7 +72,7 @@ def train(config: RunConfig, observer: Observer | None = None) -> RunResult:
         fingerprint = policy.fingerprint()
         state = RunState(0, 0, fingerprint, 0, fingerprint)
         reference = frozen_copy(policy) if config.train.reference_kl else None
-        parts = assemble(config, store, policy, reference, plan, environment, state, observer)
+        parts = assemble(config, algorithm, store, policy, reference, plan, environment, state, observer)
         parts.fingerprints[0] = fingerprint
         parts.sync.hold(frozen(policy.weights(), 0, fingerprint))
         store.append_event("start", 0, parameters=plan.parameters, fingerprint=fingerprint)
@@ -96,6 +98,7 @@ def resume(folder: Path, observer: Observer | None = None) -> RunResult:
     if saved.state.step >= config.train.steps:
         observer.note(f"{folder} is finished: all {config.train.steps} steps are done.")
         return RunResult(folder, finished=True)
+    algorithm = make_algorithm(config)
     environment = make_environment(config)
     try:
         device = choose_device(config)
@@ -105,7 +108,7 @@ def resume(folder: Path, observer: Observer | None = None) -> RunResult:
         first = Policy.load(checkpoint_path(checkpoints, 0), device=device, dtype=config.policy.dtype)
         reference = first.decoder.requires_grad_(False) if config.train.reference_kl else None
         plan = plan_for(config, policy, environment)
-        parts = assemble(config, store, policy, reference, plan, environment, saved.state, observer)
+        parts = assemble(config, algorithm, store, policy, reference, plan, environment, saved.state, observer)
         parts.trainer.restore(saved.optimiser)
         state = saved.state
         parts.fingerprints |= {state.version: state.fingerprint, state.sampler_version: state.sampler_fingerprint}

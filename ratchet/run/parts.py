@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from ratchet.algorithms.algorithm import Algorithm
 from ratchet.algorithms.table import build_algorithm
 from ratchet.config.plan import Plan, make_plan
 from ratchet.config.schedule import Schedule
@@ -120,6 +121,7 @@ def plan_for(config: RunConfig, policy: Policy, environment: Environment) -> Pla
 
 def assemble(
     config: RunConfig,
+    algorithm: Algorithm,
     store: RunStore,
     policy: Policy,
     reference: Decoder | None,
@@ -135,14 +137,13 @@ def assemble(
     explore = config.explore
     trainer = Trainer(
         policy,
-        build_algorithm(config.algorithm.name, config.algorithm.options),
+        algorithm,
         config.algorithm,
         config.train,
         seed=config.run.seed,
         temperature=explore.temperature,
         reference=reference,
     )
-    check_group_size(config, trainer)
     explorer = Explorer(
         environment,
         engine,
@@ -171,14 +172,19 @@ def assemble(
     return parts
 
 
-def check_group_size(config: RunConfig, trainer: Trainer) -> None:
-    """Raise `ConfigError` if groups are too small for the algorithm's baseline."""
-    need, have = trainer.algorithm.min_group, config.explore.samples_per_prompt
+def make_algorithm(config: RunConfig) -> Algorithm:
+    """Return the algorithm the config names.
+
+    Raises `ConfigError` for an unknown name or option, or groups too small for its baseline.
+    """
+    algorithm = build_algorithm(config.algorithm.name, config.algorithm.options)
+    need, have = algorithm.min_group, config.explore.samples_per_prompt
     if have < need:
         raise ConfigError(
             f'algorithm.name = "{config.algorithm.name}" compares at least {need} samples of a prompt, but '
             f"explore.samples_per_prompt = {have}. Raise it to {need} or more."
         )
+    return algorithm
 
 
 def frozen_copy(policy: Policy) -> Decoder:
