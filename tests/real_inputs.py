@@ -1,4 +1,4 @@
-"""Real inputs at toy size: GSM8K texts, a byte-level BPE tokenizer with a ChatML template, a random Qwen2 checkpoint."""
+"""Real inputs at toy size: GSM8K texts, a byte-level BPE tokenizer with ChatML, a random Qwen2 checkpoint."""
 
 from __future__ import annotations
 

@@ -40,8 +40,8 @@ def explanation(config: RunConfig) -> str:
             "Waiting: the explorer waits for training before it samples a step"
             + (f" more than {config.sync.offset} ahead" if config.sync.offset else "")
             + ", and for weights at each refresh; the trainer waits for whole groups. Each attempt is dropped after "
-            f"{duration(config.explore.rollout_timeout_s)}, each reward killed after "
-            f"{duration(config.explore.reward_timeout_s)}; both are counted.",
+            f"{duration(config.explore.rollout_timeout_s)}; a reward in its own process is killed at the environment's "
+            "own limit. Both are counted.",
             _record(config, plan),
         ]
         return "\n".join(line for line in lines if line)

@@ -97,7 +97,7 @@ def make_plan(config: RunConfig, shape: ModelShape, prompt_tokens: int) -> Plan:
         gradients_bytes=shape.num_parameters * 4,
         engine_weights_bytes=shape.num_parameters * width,
         cache_bytes=rows * (prompt_tokens + answer) * shape.kv_floats_per_token * width,
-        logits_bytes=train.max_logits * 4 * 3,
+        logits_bytes=min(train.max_logits, train.micro_batch_tokens * shape.vocab) * 4 * 3,
         generate_flops_per_step=forward,
         train_flops_per_step=trained,
         sync_points=tuple(k for k in range(train.steps) if schedule.staleness(k) == 0)[:100],

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from ratchet.config.schema import AlgorithmSection, RunConfig, RunSection
+from ratchet.config.schema import AlgorithmSection, RunConfig
 from ratchet.core.errors import ConfigError, nearest
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -77,21 +77,20 @@ def read_tree(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     return merge(base, tree)
 
 
-SHARED = frozenset(AlgorithmSection.model_fields) | frozenset(RunSection.model_fields)
-"""Keys that keep their meaning when a section's ``name`` changes."""
+SHARED = {"algorithm": frozenset(AlgorithmSection.model_fields), "environment": frozenset({"name"})}
+"""Keys of a section that keep their meaning when its ``name`` changes; all others are options of the old name."""
 
 
-def merge(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def merge(under: Mapping[str, Any], over: Mapping[str, Any], section: str = "") -> dict[str, Any]:
     """Return `over` laid on `under`: tables merge key by key, everything else is replaced."""
     out = dict(under)
-    if "name" in over and over["name"] != under.get("name", over["name"]):
-        # Another algorithm or environment has other options: keep only what every one of them shares.
-        out = {k: v for k, v in out.items() if k in SHARED}
+    if section in SHARED and over.get("name", under.get("name")) != under.get("name"):
+        out = {k: v for k, v in out.items() if k in SHARED[section]}
     for key, value in over.items():
         below = out.get(key)
         # A table that names its kind is one value (a curve), not a set of keys to be merged.
         both = isinstance(below, dict) and isinstance(value, dict) and "kind" not in value
-        out[key] = merge(below, value) if both and isinstance(below, dict) else value
+        out[key] = merge(below, value, key) if both and isinstance(below, dict) else value
     return out
 
 

@@ -54,7 +54,7 @@ class TinySection(Section):
 class PolicySection(Section):
     """The model that is trained."""
 
-    model: str = Field("", description="Folder of a Hugging Face checkpoint, or a hub id; empty makes a tiny model.")
+    model: str = Field("", description="Folder of a Hugging Face checkpoint; empty makes a tiny model.")
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Precision of matrix products; weights stay float32."
     )
@@ -103,9 +103,6 @@ class ExploreSection(Section):
     rollout_timeout_s: float = Field(
         600.0, gt=0, description="Most seconds one attempt may take, then it is dropped and counted."
     )
-    reward_timeout_s: float = Field(
-        30.0, gt=0, description="Most seconds a reward in its own process may take, then it is killed and counted."
-    )
     max_failed_share: float = Field(
         0.5, ge=0, le=1, description="The run stops when more than this share of a step's attempts fails."
     )
@@ -137,7 +134,7 @@ class TrainSection(Section):
         1, ge=1, description="Optimiser steps per batch: its prompts are dealt into so many parts."
     )
     micro_batch_tokens: int = Field(4096, ge=1, description="Most tokens per forward pass; a longer sample goes alone.")
-    max_logits: int = Field(1 << 22, ge=1024, description="Most logits held at once.")
+    max_logits: int = Field(1 << 25, ge=1024, description="Most logits held at once.")
     grad_clip: float = Field(1.0, gt=0, description="Largest gradient norm; longer gradients are scaled down to it.")
     betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's moment decays.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")

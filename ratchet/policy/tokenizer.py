@@ -31,6 +31,10 @@ TINY_SPECIAL = ("<|pad|>", "<|end|>", "<|unk|>", "<|system|>", "<|user|>", "<|as
 """Special tokens of tiny models, numbered from 0 in this order."""
 
 
+CHATS_KEPT = 4096
+"""Conversations whose tokens are remembered."""
+
+
 class Tokenizer:
     """A tokenizer with its chat template, end tokens and padding token."""
 
@@ -38,6 +42,7 @@ class Tokenizer:
         """`settings` is the content of ``tokenizer_config.json``; `end_tokens` come from the model's configs."""
         self.backend, self.settings = backend, settings
         self.end_tokens = tuple(end_tokens)
+        self._chats: dict[tuple[Message, ...], Tokens] = {}
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
 
     def encode(self, text: str) -> Tokens:
@@ -66,8 +71,15 @@ class Tokenizer:
             raise ConfigError(f"The chat template refused the conversation: {error}.") from None
 
     def chat(self, messages: Sequence[Message]) -> Tokens:
-        """Return the tokens of a conversation up to where the policy answers."""
-        return self.encode(self.render(messages))
+        """Return the tokens of a conversation up to where the policy answers; read-only."""
+        key = tuple(messages)
+        tokens = self._chats.get(key)
+        if tokens is None:  # every attempt at a task asks for the same prompt
+            if len(self._chats) >= CHATS_KEPT:
+                self._chats.clear()
+            tokens = self._chats[key] = self.encode(self.render(messages))
+            tokens.flags.writeable = False
+        return tokens
 
     @cached_property
     def pad_token(self) -> int:

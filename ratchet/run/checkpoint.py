@@ -2,7 +2,7 @@
 
     config.json model.safetensors tokenizer.json ...   the policy
     optimiser.safetensors                              the optimiser's moments
-    sampler.safetensors                                the engine's weights, where they are older than the policy's
+    sampler_000040.safetensors ...                     older weights that steps to come are sampled with
     state.json                                         counters, fingerprints
     MANIFEST.json                                      sha256 of every file; written last
 
@@ -38,13 +38,15 @@ class RunState:
     version: int
     """Version of the policy's weights."""
     fingerprint: str
-    sampler_version: int
-    sampler_fingerprint: str
+    samplers: Mapping[str, str] = field(default_factory=dict)
+    """Version -> fingerprint of the older weights that steps to come are sampled with."""
     totals: Mapping[str, float] = field(default_factory=dict)
     """Cumulative counts: tokens, rollouts, FLOPs, seconds."""
     best_reward: float | None = None
     best_step: int = 0
     """The checkpoint with the highest mean reward of its last step."""
+    evaluated_step: int = 0
+    """Steps done at the last held-out evaluation."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,8 +56,8 @@ class Checkpoint:
     folder: Path
     state: RunState
     optimiser: Mapping[str, Tensor]
-    sampler: Mapping[str, Tensor] | None
-    """The engine's weights where they differ from the policy's."""
+    samplers: Mapping[int, Mapping[str, Tensor]]
+    """Version -> older weights that steps to come are sampled with."""
 
 
 def checkpoint_path(folder: Path, step: int) -> Path:
@@ -68,7 +70,7 @@ def write_checkpoint(
     policy: Policy,
     state: RunState,
     optimiser: Mapping[str, Tensor],
-    sampler: Mapping[str, Tensor] | None,
+    samplers: Mapping[int, Mapping[str, Tensor]],
 ) -> Path:
     """Write the checkpoint of `state` below `folder` and return its path. Raises `CheckpointError`."""
     final = checkpoint_path(folder, state.step)
@@ -77,8 +79,8 @@ def write_checkpoint(
         shutil.rmtree(part, ignore_errors=True)
         policy.save(part)
         save_file({k: v.contiguous() for k, v in optimiser.items()}, part / "optimiser.safetensors")
-        if sampler is not None:
-            save_file({k: v.contiguous() for k, v in sampler.items()}, part / "sampler.safetensors")
+        for version, sampler in samplers.items():
+            save_file({k: v.contiguous() for k, v in sampler.items()}, _sampler_path(part, version))
         (part / "state.json").write_text(json.dumps(asdict(state), indent=2) + "\n")
         seal(part)
         shutil.rmtree(final, ignore_errors=True)
@@ -154,12 +156,12 @@ def chosen_checkpoint(folder: Path, step: int | None) -> Path:
 def read_checkpoint(path: Path) -> Checkpoint:
     """Return a checkpoint's state and tensors; the policy itself is read by `Policy.load(path)`."""
     row = json.loads((path / "state.json").read_text())
-    sampler = path / "sampler.safetensors"
+    state = RunState(**row)
     return Checkpoint(
         folder=path,
-        state=RunState(**row),
+        state=state,
         optimiser=load_file(path / "optimiser.safetensors"),
-        sampler=load_file(sampler) if sampler.is_file() else None,
+        samplers={int(v): load_file(_sampler_path(path, int(v))) for v in state.samplers},
     )
 
 
@@ -169,6 +171,10 @@ def prune(folder: Path, keep: int, also: frozenset[int]) -> None:
     for path in found[:-keep]:
         if int(path.name[5:]) not in also | {0}:
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _sampler_path(folder: Path, version: int) -> Path:
+    return folder / f"sampler_{version:06d}.safetensors"
 
 
 def _sha256(path: Path) -> str:

@@ -20,7 +20,6 @@ from ratchet.policy.policy import Policy
 from ratchet.policy.tokenizer import Tokenizer
 from ratchet.run.checkpoint import chosen_checkpoint
 from ratchet.run.parts import Parts, choose_device, make_environment, plan_for, sampling_of
-from ratchet.run.sync import frozen
 from ratchet.store.run_store import RunStore
 
 Z95 = 1.959963984540054
@@ -30,9 +29,8 @@ Z95 = 1.959963984540054
 async def evaluate(p: Parts, split: str = "test") -> Mapping[str, float]:
     """Evaluate the policy's present weights, record an event and return the numbers."""
     held, engine = p.sync.held, p.engine
-    weights = frozen(p.policy.weights(), p.state.version, p.state.fingerprint)
-    if engine.version != weights.version:
-        engine.load(weights.tensors, weights.version, weights.fingerprint)
+    if engine.version != p.state.version:
+        engine.load(p.policy.weights(), p.state.version, p.state.fingerprint)
     try:
         settings = p.config.eval
         groups = await _play(

@@ -49,7 +49,7 @@ def check_versions(groups: Sequence[Group], fingerprints: Mapping[int, str]) -> 
                     expected = fingerprints.get(turn.last_version)
                     if expected != turn.fingerprint:
                         raise GateError(
-                            f"Step {group.step}: a turn says it was sampled by version {turn.last_version} with weights "
+                            f"Step {group.step}: a turn says version {turn.last_version} sampled it, with weights "
                             f"{turn.fingerprint or 'unknown'}, but the trainer's version {turn.last_version} is "
                             f"{expected or 'unknown'}. The sampler holds weights that were never delivered to it: "
                             "check that every load reaches the engine."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import time
@@ -70,11 +71,11 @@ def train(config: RunConfig, observer: Observer | None = None) -> RunResult:
         store = RunStore.create(folder, config.model_dump(mode="json"), plan.as_json(), describe_environment())
         observer.note(f"Run: {folder}")
         fingerprint = policy.fingerprint()
-        state = RunState(0, 0, fingerprint, 0, fingerprint)
+        state = RunState(0, 0, fingerprint)
         reference = frozen_copy(policy) if config.train.reference_kl else None
         parts = assemble(config, algorithm, store, policy, reference, plan, environment, state, observer)
         parts.fingerprints[0] = fingerprint
-        parts.sync.hold(frozen(policy.weights(), 0, fingerprint))
+        parts.sync.offer(frozen(policy.weights(), 0, fingerprint))
         store.append_event("start", 0, parameters=plan.parameters, fingerprint=fingerprint)
         store.append_event("reward_probe", 0, rows=probed)
         checkpoint(parts)
@@ -95,7 +96,7 @@ def resume(folder: Path, observer: Observer | None = None) -> RunResult:
         observer.note(complaint)
         store.append_event("damaged_checkpoint", -1, what=complaint)
     saved = read_checkpoint(path)
-    if saved.state.step >= config.train.steps:
+    if any(event["kind"] == "finished" for event in store.events()):
         observer.note(f"{folder} is finished: all {config.train.steps} steps are done.")
         return RunResult(folder, finished=True)
     algorithm = make_algorithm(config)
@@ -111,11 +112,12 @@ def resume(folder: Path, observer: Observer | None = None) -> RunResult:
         parts = assemble(config, algorithm, store, policy, reference, plan, environment, saved.state, observer)
         parts.trainer.restore(saved.optimiser)
         state = saved.state
-        parts.fingerprints |= {state.version: state.fingerprint, state.sampler_version: state.sampler_fingerprint}
-        sampler = saved.sampler if saved.sampler is not None else policy.weights()
-        tensors = {name: tensor.to(device) for name, tensor in sampler.items()}
-        parts.sync.hold(Weights(frozen(tensors, 0, "").tensors, state.sampler_version, state.sampler_fingerprint))
+        parts.fingerprints |= {state.version: state.fingerprint}
         parts.sync.offer(frozen(policy.weights(), state.version, state.fingerprint))
+        for version, tensors in saved.samplers.items():
+            parts.fingerprints[version] = state.samplers[str(version)]
+            on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
+            parts.sync.offer(Weights(on_device, version, state.samplers[str(version)]))
         store.append_event("resume", state.step, checkpoint=path.name, environment=describe_environment())
         observer.note(f"Resuming {folder} at step {state.step} of {config.train.steps}")
         return _drive(parts)
@@ -173,6 +175,8 @@ def probe_reward(config: RunConfig, environment: Environment, observer: Observer
 def _drive(parts: Parts) -> RunResult:
     """Run the loops with signals turned into a clean stop; record how it ended."""
     store, started = parts.store, time.perf_counter()
+    gc.collect()
+    gc.freeze()  # what was made so far lives as long as the run; not looking through it again saves a few percent
     try:
         ended = asyncio.run(_until_stopped(parts))
     except BaseException as error:  # recorded for the one who looks later, then handed on

@@ -24,28 +24,34 @@ async def explore_loop(p: Parts) -> None:
     for k in range(p.state.step, p.config.train.steps):
         with p.waits.on("explorer", "training"):
             await p.buffer.room_for(k)
-        with p.waits.on("explorer", "weights"):
-            await p.sync.arrive(p.schedule.version_for(k))
         first, prompts = k * explore.prompts_per_step, explore.prompts_per_step
-        async for group in p.explorer.groups(k, first, prompts, explore.samples_per_prompt):
-            await p.buffer.put(group)
+        # What `room_for` let through finds its weights published, so this never waits while it holds the engine.
+        async with p.engine_use:
+            with p.waits.on("explorer", "weights"):
+                await p.sync.arrive(p.schedule.version_for(k))
+            async for group in p.explorer.groups(k, first, prompts, explore.samples_per_prompt):
+                await p.buffer.put(group)
 
 
 async def train_loop(p: Parts) -> None:
     """Train on the batch of every step, put everything on disk, publish the weights."""
+    await evaluate_if_due(p)  # a run that was stopped between a step and its evaluation
     for k in range(p.state.step, p.config.train.steps):
         started = time.perf_counter()
         with p.waits.on("trainer", "groups"):
             groups = await p.buffer.take(k)
         explored = time.perf_counter() - started
-        finish_step(p, k, groups, explored)
+        row = finish_step(p, k, groups, explored)
         await p.sync.publish(p.policy.weights(), p.state.version, p.state.fingerprint)
+        p.sync.retire(p.schedule.version_for(k + 1))
         await evaluate_if_due(p)
+        checkpoint_if_due(p, row)
+        p.observer.step(row, p.config.train.steps)
         await p.buffer.trained(k)
 
 
-def finish_step(p: Parts, k: int, groups: Sequence[Group], explored_s: float) -> None:
-    """Train step k and record it. Never gives way in between: a stop finds the step done or not begun."""
+def finish_step(p: Parts, k: int, groups: Sequence[Group], explored_s: float) -> Mapping[str, float]:
+    """Train step k, record it, return its row. Never gives way: a stop finds the step done or not begun."""
     started = time.perf_counter()
     facts = explore_metrics(groups)
     if p.config.record.rollouts:
@@ -75,9 +81,7 @@ def finish_step(p: Parts, k: int, groups: Sequence[Group], explored_s: float) ->
         "mem/rss_bytes": float(resident_bytes()),
     }
     p.store.append_metrics(row)
-    if (k + 1) % p.config.record.checkpoint_every == 0 or k + 1 == p.config.train.steps:
-        checkpoint(p, row)
-    p.observer.step(row, p.config.train.steps)
+    return row
 
 
 def before_training(p: Parts, k: int, groups: Sequence[Group]) -> Mapping[str, float]:
@@ -106,37 +110,40 @@ def refuse_failures(p: Parts, k: int, groups: Sequence[Group]) -> None:
         )
 
 
-def checkpoint(p: Parts, row: Mapping[str, float] | None = None) -> None:
-    """Write the state of the run, then remove checkpoints that need not stay."""
-    reward = None if row is None else row.get("reward/mean")
-    best_step, best = p.state.best_step, p.state.best_reward
+def checkpoint_if_due(p: Parts, row: Mapping[str, float]) -> None:
+    """Write a checkpoint where the config asks for one, and after the last step."""
+    step = p.state.step
+    if step % p.config.record.checkpoint_every and step != p.config.train.steps:
+        return
+    reward, best = row.get("reward/mean"), p.state.best_reward
     if reward is not None and (best is None or reward > best):
-        best_step, best = p.state.step, reward
-    held = p.sync.held
-    stale = held is not None and held.version != p.state.version
-    p.state = replace(
-        p.state,
-        best_step=best_step,
-        best_reward=best,
-        sampler_version=held.version if held is not None and stale else p.state.version,
-        sampler_fingerprint=held.fingerprint if held is not None and stale else p.state.fingerprint,
-    )
+        p.state = replace(p.state, best_step=step, best_reward=reward)
+    checkpoint(p)
+
+
+def checkpoint(p: Parts) -> None:
+    """Write the state of the run, then remove checkpoints that need not stay."""
+    p.sync.retire(p.schedule.version_for(p.state.step))
+    older = [w for w in p.sync.kept() if w.version < p.state.version]
+    p.state = replace(p.state, samplers={str(w.version): w.fingerprint for w in older})
     folder = p.store.folder / "checkpoints"
     path = write_checkpoint(
-        folder, p.policy, p.state, p.trainer.state(), held.tensors if held is not None and stale else None
+        folder, p.policy, p.state, p.trainer.state(), samplers={w.version: w.tensors for w in older}
     )
     p.store.append_event("checkpoint", p.state.step, path=str(path.relative_to(p.store.folder)))
-    prune(folder, p.config.record.keep_checkpoints, frozenset({best_step}))
+    prune(folder, p.config.record.keep_checkpoints, frozenset({p.state.best_step}))
 
 
 async def evaluate_if_due(p: Parts) -> None:
-    """Evaluate the trained weights on held-out tasks where the config asks for it."""
+    """Evaluate the trained weights on held-out tasks where the config asks for it, once per step."""
     settings, step = p.config.eval, p.state.step
-    last = step == p.config.train.steps
-    if not settings.tasks or not (last or (settings.every and step % settings.every == 0)):
+    due = step == p.config.train.steps or (step > 0 and settings.every > 0 and step % settings.every == 0)
+    if not settings.tasks or not due or p.state.evaluated_step == step:
         return
     with p.waits.on("trainer", "evaluation"):
-        await evaluate(p)
+        async with p.engine_use:  # not while a batch is being sampled: its weights are not the ones to evaluate
+            await evaluate(p)
+    p.state = replace(p.state, evaluated_step=step)
 
 
 def already_done(p: Parts) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import os
 import time
@@ -52,6 +53,8 @@ class Parts:
     sync: MemorySync
     waits: Waits
     observer: Observer
+    engine_use: asyncio.Lock
+    """Held by whoever samples: exploration and evaluation want different weights."""
     state: RunState
     """Where the run stands; replaced at the end of each step."""
     fingerprints: dict[int, str] = field(default_factory=dict)
@@ -166,6 +169,7 @@ def assemble(
         sync=MemorySync(engine, wanted),
         waits=Waits(lambda: None),
         observer=observer,
+        engine_use=asyncio.Lock(),
         state=state,
     )
     parts.waits = Waits(lambda: _tell(parts))

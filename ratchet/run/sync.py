@@ -41,7 +41,8 @@ class MemorySync:
 
     def offer(self, weights: Weights) -> None:
         """Make a version available before the loops begin."""
-        self._published[weights.version] = weights
+        if weights.version in self._wanted:
+            self._published[weights.version] = weights
 
     async def arrive(self, version: int) -> None:
         """Return when the engine holds `version`, waiting for its publication if need be."""
@@ -49,9 +50,15 @@ class MemorySync:
             return
         async with self._changed:
             await self._changed.wait_for(lambda: version in self._published)
-            weights = self._published[version]
-            self._published = {v: w for v, w in self._published.items() if v > version}
-        self.hold(weights)
+        self.hold(self._published[version])
+
+    def retire(self, oldest: int) -> None:
+        """Forget versions before `oldest`: no step will ask for them again."""
+        self._published = {v: w for v, w in self._published.items() if v >= oldest}
+
+    def kept(self) -> list[Weights]:
+        """Return the versions that steps to come may still ask for: what a checkpoint must save."""
+        return [self._published[v] for v in sorted(self._published)]
 
     def hold(self, weights: Weights) -> None:
         """Load weights into the engine now."""

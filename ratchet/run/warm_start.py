@@ -85,7 +85,7 @@ def demonstrations(environment: Environment, tokenizer: Tokenizer, split: Split,
         prompt, answer = tokenizer.chat(task.prompt), tokenizer.encode(text)
         unknown = tokenizer.unknown_token
         if unknown is not None and (unknown in prompt or unknown in answer):
-            shown = f"{task.prompt[-1].content} ... {text}"
+            shown = task.prompt[-1].content + text
             raise ConfigError(
                 f"The tokenizer cannot read a demonstration: {_unreadable(tokenizer, shown)} of {shown!r}. "
                 "Add it to policy.tiny.characters."

@@ -1,4 +1,4 @@
-"""Sampler and trainer: one arithmetic. Decoding adds up in the same order as training, so their logits are equal bits."""
+"""Sampler and trainer share one arithmetic: decoding adds up in the trainer's order, so logits are equal bits."""
 
 from __future__ import annotations
 
