@@ -1,7 +1,7 @@
 """Record a recipe's reference runs: train it on several seeds and keep the curves beside the recipe.
 
-    python bench/reference.py judge --seeds 0 1 2
-    python bench/reference.py judge/collapse --seeds 0 1 2
+    python bench/reference.py judge --seeds 0,1,2
+    python bench/reference.py judge/collapse --seeds 0,1,2
 
 Writes ``recipes/<study>/reference/<recipe>/``: one ``seed<n>.jsonl`` of the metrics below per seed, ``summary.json``
 (start, end, held-out numbers, seconds, machine) and a figure of all seeds. A warm start found in the cache is not
@@ -80,7 +80,7 @@ def summarise(store: RunStore, seconds: float) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--fresh", action="store_true", help="do not use cached warm starts")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="further settings")
     args = parser.parse_args()
@@ -89,7 +89,7 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         stores, summary = [], {}
-        for seed in args.seeds:
+        for seed in args.seeds.split(","):
             words = [args.recipe, f"run.seed={seed}", f"run.folder={scratch}", f"run.name=seed{seed}", *args.settings]
             if args.fresh:
                 words.append(f"warm_start.cache={scratch}/cache")
