@@ -95,6 +95,7 @@ class LiveView:
         self._times: deque[float] = deque(maxlen=20)
         self._waiting: Mapping[str, Mapping[str, object]] = {}
         self._begun = time.time()
+        self._took = 0.0
 
     def note(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
@@ -105,6 +106,7 @@ class LiveView:
     def step(self, row: Mapping[str, float], total: int) -> None:
         self._row, self._total, self._preparing = row, total, None
         self._times.append(row["time/step"])
+        self._took = time.time() - self._begun
         for _, name, _ in SHOWN:
             if name in row:
                 self._history.setdefault(name, deque(maxlen=TREND)).append(row[name])
@@ -132,7 +134,7 @@ class LiveView:
             f"   {self._row['time/step']:.2f} s a step   {tokens_per_second(self._row):,.0f} tokens/s   "
             f"{duration(left)} left"
             if done < self._total
-            else f"   done in {duration(time.time() - self._begun)}",
+            else f"   done in {duration(self._took)}",
         )
         return Group(Text(""), head, table, Text(self._waits(), style="dim"))
 

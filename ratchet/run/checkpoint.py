@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -27,6 +28,9 @@ from ratchet.core.errors import CheckpointError, ConfigError
 from ratchet.policy.policy import Policy
 
 MANIFEST = "MANIFEST.json"
+
+DISK_ERRORS = (OSError, SafetensorError)
+"""What a full or unwritable disk raises; safetensors wraps the system's own error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,13 +90,18 @@ def write_checkpoint(
         shutil.rmtree(final, ignore_errors=True)
         part.rename(final)
         _flush(folder)
-    except OSError as error:
+    except DISK_ERRORS as error:
         shutil.rmtree(part, ignore_errors=True)
         raise CheckpointError(
-            f"The checkpoint {final} cannot be written: {error.strerror}. The one before is untouched; make room or "
+            f"The checkpoint {final} cannot be written: {why(error)}. The one before is untouched; make room or "
             "mend the permissions, then: ratchet resume"
         ) from error
     return final
+
+
+def why(error: Exception) -> str:
+    """Return the system's reason for a disk error."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def seal(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ratchet.charts.figure import draw_run
 from ratchet.charts.report import write_report
+from ratchet.core.errors import RatchetError
 from ratchet.run.observer import Observer
 from ratchet.store.run_store import RunStore
 
@@ -15,7 +16,7 @@ def finish(store: RunStore, observer: Observer) -> None:
     try:
         figures = draw_run(store)
         report = write_report(store, figures)
-    except OSError as error:  # the run itself is on disk already; pictures can be drawn again
+    except (OSError, RatchetError) as error:  # the run itself is on disk already; pictures can be drawn again
         observer.note(f"Figures and report cannot be written: {error}. Later: ratchet chart {store.folder}")
         return
     last = sorted((store.folder / "checkpoints").glob("step_*"))[-1]

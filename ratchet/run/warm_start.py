@@ -23,7 +23,7 @@ from ratchet.core.task import Split
 from ratchet.environments.table import build_environment
 from ratchet.policy.policy import Policy
 from ratchet.policy.tokenizer import Tokenizer
-from ratchet.run.checkpoint import damage, seal
+from ratchet.run.checkpoint import DISK_ERRORS, damage, seal, why
 from ratchet.run.observer import Observer
 from ratchet.train.trainer import Trainer
 
@@ -126,10 +126,10 @@ def _keep(policy: Policy, folder: Path) -> None:
         seal(part)
         shutil.rmtree(folder, ignore_errors=True)
         part.rename(folder)
-    except OSError as error:
+    except DISK_ERRORS as error:
         shutil.rmtree(part, ignore_errors=True)
         raise ConfigError(
-            f"The warm start cannot be kept in {folder.parent}: {error.strerror}. Set warm_start.cache to a folder "
+            f"The warm start cannot be kept in {folder.parent}: {why(error)}. Set warm_start.cache to a folder "
             "that can be written."
         ) from None
 
