@@ -98,4 +98,6 @@ def _alive(pid: int) -> bool:
         return False
     except PermissionError:
         return True
-    return True
+    stat = Path(f"/proc/{pid}/stat")
+    # A process that died and was not yet collected by its parent still has its number: state Z.
+    return not stat.is_file() or stat.read_text().rpartition(")")[2].split()[0] != "Z"

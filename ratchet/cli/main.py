@@ -118,6 +118,15 @@ def check_reward(config: tuple[str, ...], tasks: int) -> None:
 
 
 @main.command()
+@click.argument("name", required=False)
+def algorithms(name: str | None) -> None:
+    """List the algorithms, or describe NAME: equation, source, options, bounds."""
+    from ratchet.cli.algorithms import list_text, row_text
+
+    click.echo(list_text() if name is None else row_text(name))
+
+
+@main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 def status(run: Path) -> None:
     """Say what RUN does now, and what it waits for."""
