@@ -1,4 +1,4 @@
-"""Facts, shapes, errors: the types every other room speaks. No I/O happens here.
+"""Facts, shapes, errors: the types every other room speaks. The only I/O is the import of a file a user named (`load`).
 
 Glossary (one word per idea, one idea per word)
 
