@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.charts.series import CLEAR, END_STEPS, ROUNDING, Move, Series, metric_series, move
+from ratchet.charts.tables import largest_first, summed, table
 from ratchet.charts.text import duration, flops, number, percent, quantity, relative_change, size
 from ratchet.core.errors import RunError
 from ratchet.core.metric import Better, describe
@@ -119,7 +120,7 @@ def _setup(store: RunStore, config: Mapping[str, Any]) -> list[str]:
         ),
         ("seed", str(run.get("seed"))),
     ]
-    return ["## What was trained", _table(("", ""), facts)]
+    return ["## What was trained", table(("", ""), facts)]
 
 
 def _pictures(store: RunStore, figures: Sequence[Path]) -> list[str]:
@@ -158,7 +159,7 @@ def _results(store: RunStore, rows: Sequence[Row]) -> list[str]:
         for s in found
         if max(map(abs, s.values)) < ROUNDING and (entry := describe(s.name)) is not None and entry.zero
     ]
-    return ["## Results", _table(head, body), rule, *_fallen(moves), *notes]
+    return ["## Results", table(head, body), rule, *_fallen(moves), *notes]
 
 
 def _fallen(moves: Sequence[tuple[Series, Move]]) -> list[str]:
@@ -205,21 +206,21 @@ def _held_out(rows: Sequence[Row], events: Sequence[Row]) -> list[str]:
         f"Train numbers are means of `reward/parts/accuracy` and `reward/mean` over the {END_STEPS} steps before. "
         "A failed attempt counts as wrong."
     )
-    return ["## Held-out evaluation", _table(head, body), note]
+    return ["## Held-out evaluation", table(head, body), note]
 
 
 def _ledger(rows: Sequence[Row]) -> list[str]:
     """Say where every attempt went, and whether the entries close."""
     if not rows:
         return []
-    totals = _summed(rows, "ledger/")
+    totals = summed(rows, "ledger/")
     asked = sum(row.get("rollouts/asked", 0.0) for row in rows)
     open_steps = [
         int(row["step"])
         for row in rows
         if sum(v for k, v in row.items() if k.startswith("ledger/")) != row.get("rollouts/asked", 0.0)
     ]
-    body = [(f"`{k}`", f"{v:,.0f}", percent(v / asked) if asked else "") for k, v in _largest_first(totals)]
+    body = [(f"`{k}`", f"{v:,.0f}", percent(v / asked) if asked else "") for k, v in largest_first(totals)]
     body.append(("sum", f"{sum(totals.values()):,.0f}", ""))
     body.append(("`rollouts/asked`", f"{asked:,.0f}", ""))
     verdict = "The ledger closes: on each step the entries add up to the attempts asked for."
@@ -229,7 +230,14 @@ def _ledger(rows: Sequence[Row]) -> list[str]:
             f"**The ledger does not close on {len(open_steps)} of {len(rows)} steps** ({shown}): the entries do not "
             "add up to the attempts asked for."
         )
-    return ["## Where every rollout went", _table(("fate", "rollouts", "share"), body), verdict]
+    tokens, prompts = summed(rows, "ledger_tokens/"), summed(rows, "ledger_prompts/")
+    sampled = sum(row.get("tokens/generated", 0.0) for row in rows)
+    also = (
+        f"Tokens: {tokens.get('ledger_tokens/trained', 0.0):,.0f} of {sampled:,.0f} sampled were trained on"
+        f"{'' if sum(tokens.values()) == sampled else ' (**these entries do not close**)'}; prompts: "
+        f"{prompts.get('ledger_prompts/trained', 0.0):,.0f} of {sum(prompts.values()):,.0f}."
+    )
+    return ["## Where every rollout went", table(("fate", "rollouts", "share"), body), verdict, also]
 
 
 def _time(rows: Sequence[Row]) -> list[str]:
@@ -237,7 +245,7 @@ def _time(rows: Sequence[Row]) -> list[str]:
     total = sum(row.get("time/step", 0.0) for row in rows)
     if not total:
         return []
-    parts = [*_largest_first(_summed(rows, "time/")), *_largest_first(_summed(rows, "wait/"))]
+    parts = [*largest_first(summed(rows, "time/")), *largest_first(summed(rows, "wait/"))]
     body = [(f"`{name}`", duration(seconds), percent(seconds / total)) for name, seconds in parts]
     tokens = sum(row.get("tokens/generated", 0.0) for row in rows)
     work = sum(row.get("flops/generate/step", 0.0) + row.get("flops/train/step", 0.0) for row in rows)
@@ -250,7 +258,7 @@ def _time(rows: Sequence[Row]) -> list[str]:
         "`time/explore` and `time/train` make up `time/step`; the other times are parts of `time/train`. Explorer and "
         "trainer may wait at the same time, so waits do not add up to the step."
     )
-    return ["## Time and waiting", _table(("what", "time", "share of step time"), body), note, costs]
+    return ["## Time and waiting", table(("what", "time", "share of step time"), body), note, costs]
 
 
 def _gate(events: Sequence[Row]) -> list[str]:
@@ -274,7 +282,7 @@ def _probe(events: Sequence[Row]) -> list[str]:
         for r in event["rows"]
     ]
     head = ("text", "mean reward", "earns full marks on", "tasks", "failed")
-    return ["### Reward probe", _table(head, body), "For gold, full marks means more than the empty text earns."]
+    return ["### Reward probe", table(head, body), "For gold, full marks means more than the empty text earns."]
 
 
 def _checkpoints(store: RunStore, events: Sequence[Row]) -> list[str]:
@@ -365,20 +373,6 @@ def _latest(events: Sequence[Row], kind: str) -> Row | None:
     return next((e for e in reversed(events) if e["kind"] == kind), None)
 
 
-def _summed(rows: Sequence[Row], prefix: str) -> dict[str, float]:
-    """Return the sum over all rows of each metric of a family."""
-    totals: dict[str, float] = {}
-    for row in rows:
-        for key, value in row.items():
-            if key.startswith(prefix):
-                totals[key] = totals.get(key, 0.0) + float(value)
-    return totals
-
-
-def _largest_first(values: Mapping[str, float]) -> list[tuple[str, float]]:
-    return sorted(values.items(), key=lambda item: (-item[1], item[0]))
-
-
 def _options(values: Mapping[str, Any]) -> str:
     """Return the settings of a section in brackets, without its name and without long or empty ones."""
     said = [f"{k} = {_short(v)}" for k, v in values.items() if k != "name" and v not in ("", {}, [])]
@@ -391,9 +385,3 @@ def _short(value: Any) -> str:
         return "{" + ", ".join(f"{k} = {_short(v)}" for k, v in value.items()) + "}"
     text = f"{value:g}" if isinstance(value, float) else " ".join(str(value).split())
     return text if len(text) <= 60 else f"{text[:57]}..."
-
-
-def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    """Return a Markdown table."""
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)

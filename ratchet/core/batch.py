@@ -63,6 +63,11 @@ class Batch:
         """Mean of a (S,) column over its group, given back to each member: (S,)."""
         return self.group_sum(x) / self.group_size
 
+    def group_max(self, x: Tensor) -> Tensor:
+        """Largest value of a (S,) column in its group, given back to each member: (S,)."""
+        lowest = x.new_full((self.num_groups,), -torch.inf)
+        return lowest.scatter_reduce(0, self.group, x, "amax")[self.group]
+
     def select(self, samples: Tensor) -> Batch:
         """Return the batch of some samples, in the order given. Groups keep their numbers."""
         at = self.tokens_of(samples)

@@ -71,7 +71,7 @@ def finish_step(p: Parts, k: int, groups: Sequence[Group], explored_s: float) ->
         **facts,
         **report.metrics,
         **checked,
-        **{f"ledger/{name}": float(count) for name, count in report.trained.items()},
+        **{name: float(count) for name, count in report.ledger.items()},
         **{f"{name}/step": value for name, value in costs.items()},
         **{f"{name}/total": value for name, value in totals.items()},
         **p.waits.take_seconds(),

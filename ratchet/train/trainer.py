@@ -8,6 +8,7 @@ It never samples, never writes a file, and knows no environment.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +21,7 @@ from ratchet.config.curve import at
 from ratchet.config.schema import AlgorithmSection, TrainSection
 from ratchet.core.batch import Batch
 from ratchet.core.errors import NumericsError
-from ratchet.core.rollout import Group
+from ratchet.core.rollout import Group, Rollout, Status
 from ratchet.core.seeds import stream
 from ratchet.kernels.reference import TokenStats
 from ratchet.policy.decoder import Decoder
@@ -34,8 +35,9 @@ class StepReport:
     """What a training step did."""
 
     metrics: Mapping[str, float]
-    trained: Mapping[str, int]
-    """Ledger entries: how many rollouts were trained on, and how many were left out under which reason."""
+    ledger: Mapping[str, int]
+    """``ledger/*`` rollouts, ``ledger_tokens/*`` tokens, ``ledger_prompts/*`` prompts: how many were trained on, and
+    how many were left out under which reason."""
 
 
 @dataclass(slots=True)
@@ -297,15 +299,22 @@ class Trainer:
 
 
 def _ledger(groups: Sequence[Group], usable: Sequence[Group]) -> dict[str, int]:
-    """Say where every rollout of the step went; the entries add up to all of them."""
-    entries: dict[str, int] = {}
+    """Say where every prompt, rollout and sampled token of the step went; each kind adds up to all of it."""
+    entries: Counter[str] = Counter()
     trained = {id(g) for g in usable}
     for group in groups:
+        fates = Counter(_fate(r, id(group) in trained) for r in group.rollouts)
+        entries.update({f"ledger/{fate}": count for fate, count in fates.items()})
         for rollout in group.rollouts:
-            reason = rollout.status.value
-            if reason == "ok":
-                reason = "trained" if id(group) in trained else "group_too_small"
-                if not rollout.output_tokens:  # scored without asking the policy: there is nothing to train on
-                    reason = "no_tokens"
-            entries[reason] = entries.get(reason, 0) + 1
-    return entries
+            entries[f"ledger_tokens/{_fate(rollout, id(group) in trained)}"] += rollout.output_tokens
+        entries[f"ledger_prompts/{'trained' if fates['trained'] else max(fates, key=lambda f: fates[f])}"] += 1
+    return dict(entries)
+
+
+def _fate(rollout: Rollout, in_usable_group: bool) -> str:
+    if rollout.status is not Status.OK:
+        return rollout.status.value
+    if not in_usable_group:
+        return "group_too_small"
+    # A rollout scored without asking the policy leaves nothing to train on.
+    return "trained" if rollout.output_tokens else "no_tokens"

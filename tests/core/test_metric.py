@@ -21,6 +21,10 @@ EMITTERS = {
 """Functions that make the keys of a row."""
 
 
+FAMILIES = ("drop", "ledger", "ledger_tokens", "ledger_prompts")
+"""Counters by the fate of an attempt."""
+
+
 def keys(function: ast.FunctionDef) -> Iterator[str]:
     """Yield every key of a dictionary display, comprehension or assignment; ``*`` for what is computed."""
     for node in ast.walk(function):
@@ -61,14 +65,14 @@ def emitted() -> set[str]:
     assert loops == {"*/step", "*/total"}, "finish_step makes per-step and running costs"
     names -= loops
     names |= {f"{cost}/step" for cost in costs} | {f"{cost}/total" for cost in {*costs, "seconds"}}
-    names |= {f"{family}/{status.value}" for status in Status for family in ("drop", "ledger")}
+    names |= {f"{family}/{status.value}" for status in Status for family in FAMILIES}
     return {name.replace("*", "example") for name in names} - {"step", "seconds"}
 
 
 def test_the_sources_are_really_read() -> None:
     found = emitted()
     assert {"reward/mean", "reward/parts/example", "kl/ref", "gate/logp_diff_max", "wait/example"} <= found
-    assert {"flops/train/total", "rollouts/step", "seconds/total", "ledger/example", "time/example"} <= found
+    assert {"flops/train/total", "rollouts/step", "seconds/total", "ledger_tokens/ok", "time/example"} <= found
     assert len(found) > 60
 
 

@@ -276,22 +276,29 @@ def test_every_rollout_is_trained_on_or_counted_under_a_reason() -> None:
         group([rollout(1.0, turn([7], [8])), rollout(None), rollout(None)], index=1),
     ]
     report = trainer(tiny_policy()).step(groups, 0)
-    assert report.trained == {"trained": 2, "reward_error": 3, "group_too_small": 1}
+    fates = {"trained": 2, "reward_error": 3, "group_too_small": 1}
+    prompts = {"ledger_prompts/trained": 1, "ledger_prompts/reward_error": 1}
+    tokens = {"ledger_tokens/trained": 2, "ledger_tokens/reward_error": 1, "ledger_tokens/group_too_small": 1}
+    assert report.ledger == {f"ledger/{name}": count for name, count in fates.items()} | tokens | prompts
     assert report.metrics["tokens/trained"] == 2
 
 
 def test_a_rollout_without_a_token_is_not_counted_as_trained() -> None:
     groups = [group([rollout(1.0, turn([7], [8])), rollout(0.0, turn([7], [9])), rollout(0.5)])]
     report = trainer(tiny_policy()).step(groups, 0)
-    assert report.trained["trained"] == 2
-    assert sum(report.trained.values()) == 3
+    assert report.ledger["ledger/trained"] == 2
+    assert sum(v for k, v in report.ledger.items() if k.startswith("ledger/")) == 3
 
 
 def test_a_step_in_which_everything_failed_trains_on_nothing_and_says_so() -> None:
     made = trainer(tiny_policy())
     groups = [group([rollout(None), rollout(None)])]
     report = made.step(groups, 0)
-    assert report.trained == {"reward_error": 2}
+    assert report.ledger == {
+        "ledger/reward_error": 2,
+        "ledger_tokens/reward_error": 0,
+        "ledger_prompts/reward_error": 1,
+    }
     assert report.metrics["tokens/trained"] == 0
     ours, theirs = made.logprobs(groups)
     assert (len(ours), len(theirs)) == (0, 0)

@@ -47,6 +47,21 @@ COUNTS = (
         "ledger/trained equals rollouts/asked",
     ),
     Metric(
+        "ledger_tokens/*",
+        "Where each sampled token went: trained, or the reason its attempt was left out; adds up to tokens/generated.",
+        "sum of sampled tokens over the rollouts with this fate",
+        "tokens",
+        "ledger_tokens/trained equals tokens/generated",
+    ),
+    Metric(
+        "ledger_prompts/*",
+        "Where each prompt went: trained if any of its attempts was, else the commonest reason; adds up to the step's "
+        "prompts.",
+        "number of groups with this fate",
+        "prompts",
+        "ledger_prompts/trained equals explore.prompts_per_step",
+    ),
+    Metric(
         "tokens/generated", "Tokens the policy sampled.", "sum over all rollouts", "tokens", "follows len/response/mean"
     ),
     Metric(
