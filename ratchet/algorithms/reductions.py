@@ -23,3 +23,8 @@ def sequence_mean(batch: Batch, weight: Tensor) -> Tensor:
 def constant_length(batch: Batch, weight: Tensor, *, length: int) -> Tensor:
     """Sum over tokens over a constant: ``w_i / (S L)``. Source: Dr.GRPO (arXiv 2503.20783), section 3.2."""
     return batch.per_token(weight) / (length * batch.num_samples)
+
+
+def sequence_sum(batch: Batch, weight: Tensor) -> Tensor:
+    """Sum over tokens, mean over samples: ``w_i / S``. A whole sample is one action."""
+    return batch.per_token(weight) / batch.num_samples

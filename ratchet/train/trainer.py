@@ -139,7 +139,7 @@ class Trainer:
     def _accumulate(self, samples: Sequence[Sample], batch: Batch, step: int, tally: Tally) -> tuple[float, int]:
         """Leave the gradient of one update in the weights; return its loss and its number of silent groups."""
         algorithm = self.algorithm
-        kept = algorithm.keep(batch).nonzero()[:, 0]
+        kept, asked = algorithm.keep(batch).nonzero()[:, 0], batch.num_groups
         batch = batch.select(kept)
         credit = algorithm.advantage(batch)
         coef = algorithm.reduce(batch, algorithm.weight(batch, credit))
@@ -147,7 +147,7 @@ class Trainer:
         credit = batch.per_token(credit)
         penalties = at(self.method.kl_coef, step), at(self.method.entropy_coef, step)
         heard = batch.per_sample((credit * coef).abs()) > 0
-        silent_groups = batch.num_groups - len(batch.group[heard].unique())
+        silent_groups = asked - len(batch.group[heard].unique())
         if not algorithm.silent_at_zero or any(penalties):
             heard = torch.ones_like(heard)
         samples = [samples[i] for i in kept.tolist()]
