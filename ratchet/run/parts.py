@@ -79,11 +79,13 @@ def fresh_policy(config: RunConfig, environment: Environment) -> Policy:
     device = choose_device(config)
     if config.policy.model:
         return Policy.load(config.policy.model, device=device, dtype=config.policy.dtype)
-    known = isinstance(environment, Alphabet)
+    words, characters = (
+        (environment.words, environment.characters) if isinstance(environment, Alphabet) else ((), PRINTABLE)
+    )
     return Policy.tiny(
         config.policy.tiny,
-        words=environment.words if isinstance(environment, Alphabet) else (),
-        characters=environment.characters if isinstance(environment, Alphabet) else "" if known else PRINTABLE,
+        words=words,
+        characters=characters,
         seed=config.run.seed,
         device=device,
         dtype=config.policy.dtype,

@@ -24,7 +24,7 @@ class MemorySync:
     """Hands weights over inside one process."""
 
     def __init__(self, engine: Engine, wanted: frozenset[int]) -> None:
-        """`wanted` are the versions the schedule will ever ask for: only these are copied."""
+        """`wanted` are the versions the schedule will ever ask for: only these are copied, and kept until `retire`."""
         self._engine, self._wanted = engine, wanted
         self._published: dict[int, Weights] = {}
         self._changed = asyncio.Condition()
