@@ -4,11 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from ratchet.core.batch import Batch
+
+Need = Literal["greedy", "teacher"]
+"""Facts that only some algorithms ask for: a greedy attempt at each prompt (`Batch.greedy_reward`), a teacher's
+log-probabilities (`Batch.logp_teacher`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Critic:
+    """How a critic is taught. It is a copy of the starting policy with one number per token in place of logits."""
+
+    returns: Callable[[Batch], Tensor]
+    """(N,) float: what the critic should have said, from the batch with `Batch.value` filled."""
+    loss: Callable[[Tensor, Batch, Tensor], Tensor]
+    """Loss of each token (N,) from what the critic says now (N,), the batch, and the returns (N,)."""
+    lr: float
+    """Learning rate of its own AdamW."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +52,12 @@ class Algorithm:
     """Whether a sample of zero advantage has zero gradient, so that it need not be trained on at all."""
     sampled: bool = True
     """Whether the loss needs behaviour log-probabilities; False for supervised fine-tuning."""
+    needs: frozenset[Need] = frozenset()
+    """Optional columns of the batch that must be filled before anything is derived."""
+    critic: Critic | None = None
+    """Set where the advantage reads `Batch.value`."""
+    reset_optimiser: bool = False
+    """Whether the optimiser forgets its moments each time the sampler gets new weights."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,7 @@ def make_plan(config: RunConfig, shape: ModelShape, prompt_tokens: int) -> Plan:
     """Return the plan of a config for a model of this shape and prompts of this length."""
     explore, train = config.explore, config.train
     samples = explore.prompts_per_step * explore.samples_per_prompt
+    trained_samples = config.train_prompts * explore.samples_per_prompt
     context = min(config.policy.context or shape.context, shape.context)
     answer = max(0, min(explore.max_tokens, context - prompt_tokens))
     updates = train.updates_per_batch
@@ -76,7 +77,8 @@ def make_plan(config: RunConfig, shape: ModelShape, prompt_tokens: int) -> Plan:
     answer_pairs = samples * (answer * prompt_tokens + answer * (answer + 1) // 2)
     tokens = explore.prompts_per_step * prompt_tokens + samples * answer
     forward = shape.forward_flops(tokens, prompt_pairs + answer_pairs, samples * answer)
-    trained = 3 * forward + (forward if train.reference_kl else 0)
+    passes = 3 + train.reference_kl
+    trained = passes * forward * config.train_prompts // explore.prompts_per_step
     width = 4 if config.policy.dtype == "float32" else 2
     return Plan(
         parameters=shape.num_parameters,
@@ -85,13 +87,13 @@ def make_plan(config: RunConfig, shape: ModelShape, prompt_tokens: int) -> Plan:
         samples_per_prompt=explore.samples_per_prompt,
         samples_per_step=samples,
         updates_per_batch=updates,
-        samples_per_update=samples / updates,
+        samples_per_update=trained_samples / updates,
         steps=train.steps,
         total_samples=samples * train.steps,
         total_updates=updates * train.steps,
         prompt_tokens=prompt_tokens,
         max_generated_tokens_per_step=samples * answer,
-        max_trained_tokens_per_step=samples * answer,
+        max_trained_tokens_per_step=trained_samples * answer,
         weights_bytes=shape.num_parameters * 4 * (2 if train.reference_kl else 1),
         optimiser_bytes=shape.num_parameters * 8,
         gradients_bytes=shape.num_parameters * 4,

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ratchet.config.curve import at
-from ratchet.config.schema import SyncSection
+
+if TYPE_CHECKING:
+    from ratchet.config.schema import SyncSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,7 +17,8 @@ class Schedule:
 
     Refreshes happen at steps ``p_0 = 0, p_{j+1} = p_j + interval(p_j)``. The batch of step k is sampled by version
     ``max { p_j : p_j <= k - offset }`` (version 0 before that). For a constant interval i this is
-    ``max(0, i * floor((k - offset) / i))``, so a batch lags its trainer by 0 .. i - 1 + offset steps.
+    ``max(0, i * floor((k - offset) / i))``, so a batch lags its trainer by 0 .. i - 1 + offset steps. Offline, every
+    batch is sampled by version 0.
     """
 
     sync: SyncSection
@@ -22,6 +26,8 @@ class Schedule:
     def version_for(self, step: int) -> int:
         """Return the version of the weights that must sample the batch of `step`."""
         point = 0
+        if self.sync.offline:
+            return point
         while (following := point + int(at(self.sync.interval, point))) <= step - self.sync.offset:
             point = following
         return point

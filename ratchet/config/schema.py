@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ratchet.config.curve import Curve, PositiveCurve, WholeCurve
+from ratchet.config.combinations import refused
+from ratchet.config.curve import Curve, PositiveCurve, WholeCurve, values_of
 
 
 class Section(BaseModel):
@@ -58,6 +59,7 @@ class PolicySection(Section):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Precision of matrix products; weights stay float32."
     )
+    teacher: str = Field("", description="Folder of a Hugging Face checkpoint to learn from, for algorithms that do.")
     context: int = Field(
         0, ge=0, description="Most tokens of prompt and answer together; 0 takes the model's own limit."
     )
@@ -116,14 +118,45 @@ class AlgorithmSection(BaseModel):
     name: str = Field("grpo", min_length=1, description="A row of the table, or file.py:builder.")
     lr: PositiveCurve = Field(1e-6, description="Learning rate.")
     kl_coef: Curve = Field(0.0, description="Weight of the KL divergence to the starting policy in the loss.")
-    kl: Literal["exact", "k3"] = Field(
-        "exact", description="exact sums over the vocabulary; k3 estimates from the sampled token."
+    kl: Literal["exact", "k1", "k2", "k3"] = Field(
+        "exact",
+        description="How that divergence is measured: exact sums over the vocabulary; k1, k2 and k3 estimate it from "
+        "the sampled token.",
+    )
+    sampler_kl_coef: Curve = Field(0.0, description="Weight of the KL divergence to the sampling policy in the loss.")
+    sampler_kl: Literal["k1", "k2", "k3"] = Field(
+        "k3", description="How that divergence is estimated from the sampled token."
     )
     entropy_coef: Curve = Field(0.0, description="Weight of the entropy bonus in the loss.")
+    correction: Literal["none", "token", "sequence", "geometric"] = Field(
+        "none",
+        description="Importance weight of the policy at the start of the step against the sampler: of each token, of "
+        "the whole sample (product), or of its geometric mean.",
+    )
+    correction_mode: Literal["truncate", "mask"] = Field(
+        "truncate", description="truncate cuts weights at correction_high; mask drops what lies outside the bounds."
+    )
+    correction_high: float = Field(2.0, ge=1, description="Largest importance weight.")
+    correction_low: float = Field(0.0, ge=0, le=1, description="Smallest importance weight that mask lets through.")
 
     @property
     def options(self) -> dict[str, object]:
         return dict(self.model_extra or {})
+
+    @model_validator(mode="after")
+    def _terms(self) -> AlgorithmSection:
+        for name, coef in (("kl", self.kl_coef), ("sampler_kl", self.sampler_kl_coef)):
+            if getattr(self, name) == "k1" and any(values_of(coef)):
+                raise ValueError(
+                    f'{name} = "k1" has a gradient of mean zero, so {name}_coef cannot hold the policy back: '
+                    f'set {name} = "k2" or "k3", or {name}_coef = 0 to measure only'
+                )
+        if self.correction_low and (self.correction == "none" or self.correction_mode == "truncate"):
+            raise ValueError(
+                f"correction_low = {self.correction_low:g} is used by masking only: set correction_mode = "
+                '"mask" and a correction, or correction_low = 0'
+            )
+        return self
 
 
 class TrainSection(Section):
@@ -141,6 +174,9 @@ class TrainSection(Section):
     reference_kl: bool = Field(
         True, description="Measure the KL to the starting policy each step, even at coefficient 0."
     )
+    overlap: bool = Field(
+        False, description="Train in a thread while the sampler works on the steps that sync.offset lets it begin."
+    )
 
     @model_validator(mode="after")
     def _betas(self) -> TrainSection:
@@ -154,6 +190,43 @@ class SyncSection(Section):
 
     interval: WholeCurve = Field(1, description="Steps between refreshes of the sampler.")
     offset: int = Field(0, ge=0, description="Steps the sampler may run ahead of the trainer.")
+    offline: bool = Field(False, description="Never refresh the sampler: every batch comes from the starting policy.")
+    partial_rollouts: bool = Field(
+        False,
+        description="Load new weights as soon as they are there, in the middle of answers too; each token knows its "
+        "version. Such a run is not repeatable.",
+    )
+
+
+class DataSection(Section):
+    """Where groups come from, if not from the sampler."""
+
+    from_run: str = Field("", description="Folder of a run whose recorded groups are trained on, step by step.")
+
+
+class BufferSection(Section):
+    """Where groups wait between explorer and trainer, on disk."""
+
+    kind: Literal["fifo", "replay"] = Field(
+        "fifo", description="fifo trains each group once, in its step; replay trains the groups of highest priority."
+    )
+    url: str = Field("", description="SQLAlchemy URL of the database; empty keeps buffer.sqlite in the run's folder.")
+    name: str = Field("", description="Name of the buffer within its database; empty takes the run's name.")
+    train_prompts: int = Field(
+        0, ge=0, description="Groups trained per step under replay; 0 takes explore.prompts_per_step."
+    )
+    priority: str = Field(
+        "freshness",
+        min_length=1,
+        description="What replay prefers: freshness, advantage (largest mean |advantage|), or file.py:function.",
+    )
+    reuse_penalty: float = Field(1.0, ge=0, description="Taken off a group's priority for each use.")
+    cooldown: int = Field(0, ge=0, description="Steps a group rests after a use under replay.")
+    max_uses: int = Field(0, ge=0, description="Most uses of a group under replay; 0 sets no limit.")
+    capacity: int = Field(0, ge=0, description="Most groups kept under replay, lowest priority first out; 0: no limit.")
+    max_staleness: int | None = Field(
+        None, ge=0, description="Most steps a group's weights may be behind the trainer; older groups are dropped."
+    )
 
 
 class EngineSection(Section):
@@ -190,21 +263,19 @@ class RunConfig(Section):
     algorithm: AlgorithmSection = Field(default_factory=AlgorithmSection)
     train: TrainSection = Field(default_factory=TrainSection)
     sync: SyncSection = Field(default_factory=SyncSection)
+    data: DataSection = Field(default_factory=DataSection)
+    buffer: BufferSection = Field(default_factory=BufferSection)
     engine: EngineSection = Field(default_factory=EngineSection)
     eval: EvalSection = Field(default_factory=EvalSection)
     record: RecordSection = Field(default_factory=RecordSection)
 
+    @property
+    def train_prompts(self) -> int:
+        """Groups trained per step."""
+        return self.buffer.train_prompts or self.explore.prompts_per_step
+
     @model_validator(mode="after")
     def _combinations(self) -> RunConfig:
-        updates, prompts = self.train.updates_per_batch, self.explore.prompts_per_step
-        if updates > prompts:
-            raise ValueError(
-                f"train.updates_per_batch = {updates} cannot deal explore.prompts_per_step = {prompts} prompts into "
-                f"{updates} parts: lower the first or raise the second"
-            )
-        if self.explore.temperature == 0:
-            raise ValueError(
-                "explore.temperature = 0 samples the same answer every time, so a group teaches nothing: "
-                "set it above 0 (evaluation has its own setting)"
-            )
+        if sentences := list(refused(self)):
+            raise ValueError(". ".join(sentences))
         return self

@@ -25,8 +25,12 @@ class Batch:
     """(S,) int64: version of the weights that sampled it; -1 for demonstrations."""
     logp_behaviour: Tensor
     """(N,) float32: log-probability of each token when it was sampled; 0 for demonstrations."""
-    logp_ref: Tensor | None = None
-    """(N,) float32: log-probability under the reference policy, where an algorithm asks for it."""
+    greedy_reward: Tensor | None = None
+    """(S,) float32: reward of the greedy answer to the sample's prompt, for algorithms that need "greedy"."""
+    value: Tensor | None = None
+    """(N,) float32: the critic's estimate of the reward before each token, for algorithms that need "critic"."""
+    logp_teacher: Tensor | None = None
+    """(N,) float32: log-probability under the teacher, for algorithms that need "teacher"."""
 
     @property
     def num_samples(self) -> int:
@@ -81,7 +85,9 @@ class Batch:
             reward=self.reward[samples],
             version=self.version[samples],
             logp_behaviour=self.logp_behaviour[at],
-            logp_ref=None if self.logp_ref is None else self.logp_ref[at],
+            greedy_reward=None if self.greedy_reward is None else self.greedy_reward[samples],
+            value=None if self.value is None else self.value[at],
+            logp_teacher=None if self.logp_teacher is None else self.logp_teacher[at],
         )
 
     def tokens_of(self, samples: Tensor) -> Tensor:

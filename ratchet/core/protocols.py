@@ -57,6 +57,7 @@ class Completion:
     fingerprint: str
     stop: StopReason
     seconds: float
+    switches: tuple[tuple[int, int], ...] = ()
 
 
 class Engine(Protocol):

@@ -70,6 +70,16 @@ class Turn:
     """The output decoded: a view for people and rewards, never fed back."""
     seconds: float
     """From request to completion, waiting included."""
+    switches: tuple[tuple[int, int], ...] = ()
+    """Where newer weights took over in the middle: (place of the first output token they sampled, their version)."""
+
+    @property
+    def token_versions(self) -> NDArray[np.int32]:
+        """(T,) version of the weights that sampled each output token."""
+        versions = np.full(len(self.output), self.version, dtype=np.int32)
+        for place, version in self.switches:
+            versions[place:] = version
+        return versions
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -131,6 +141,8 @@ class Group:
     step: int
     """The step that asked for it."""
     rollouts: tuple[Rollout, ...]
+    greedy: Rollout | None = None
+    """One more attempt at temperature 0, never trained on: the baseline of algorithms that need it."""
 
     @property
     def usable(self) -> tuple[Rollout, ...]:

@@ -36,13 +36,15 @@ def group_to_json(group: Group) -> dict[str, Any]:
         "task_id": group.task.id,
         "task": task_to_json(group.task),
         "rollouts": [_rollout_to_json(r) for r in group.rollouts],
+        **({} if group.greedy is None else {"greedy": _rollout_to_json(group.greedy)}),
     }
 
 
 def group_from_json(row: Mapping[str, Any]) -> Group:
     """Inverse of `group_to_json`."""
     rollouts = tuple(_rollout_from_json(r, row["task_id"]) for r in row["rollouts"])
-    return Group(task_from_json(row["task"]), row["index"], row["step"], rollouts)
+    greedy = _rollout_from_json(row["greedy"], row["task_id"]) if "greedy" in row else None
+    return Group(task_from_json(row["task"]), row["index"], row["step"], rollouts, greedy)
 
 
 def _rollout_to_json(rollout: Rollout) -> dict[str, Any]:
@@ -95,6 +97,7 @@ def _turn_to_json(turn: Turn) -> dict[str, Any]:
         "output": turn.output.tolist(),
         "logprobs_f32": _encode(turn.logprobs),
         "log_kept_f32": _encode(turn.log_kept),
+        **({"switches": [list(s) for s in turn.switches]} if turn.switches else {}),
     }
 
 
@@ -110,6 +113,7 @@ def _turn_from_json(row: Mapping[str, Any]) -> Turn:
         stop=StopReason(row["stop"]),
         text=row["text"],
         seconds=row["seconds"],
+        switches=tuple((place, version) for place, version in row.get("switches", ())),
     )
 
 

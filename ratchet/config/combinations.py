@@ -1,0 +1,98 @@
+"""Settings that exclude each other: each is refused when a config is read, naming both fields and the fix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ratchet.config.curve import values_of
+from ratchet.config.schedule import Schedule
+
+if TYPE_CHECKING:
+    from ratchet.config.schema import RunConfig
+
+
+def refused(config: RunConfig) -> Iterator[str]:
+    """Yield a sentence for each pair of settings that cannot hold together."""
+    yield from _batches(config)
+    yield from _loss(config)
+    yield from _overlap(config)
+    yield from _replay(config)
+    yield from _staleness(config)
+
+
+def _batches(config: RunConfig) -> Iterator[str]:
+    explore, updates = config.explore, config.train.updates_per_batch
+    if updates > config.train_prompts:
+        source = "buffer.train_prompts" if config.buffer.train_prompts else "explore.prompts_per_step"
+        yield (
+            f"train.updates_per_batch = {updates} cannot deal {source} = {config.train_prompts} prompts into "
+            f"{updates} parts: lower the first or raise the second"
+        )
+    if explore.temperature == 0:
+        yield (
+            "explore.temperature = 0 samples the same answer every time, so a group teaches nothing: "
+            "set it above 0 (evaluation has its own setting)"
+        )
+
+
+def _loss(config: RunConfig) -> Iterator[str]:
+    if any(values_of(config.algorithm.kl_coef)) and not config.train.reference_kl:
+        yield (
+            "algorithm.kl_coef is not 0, but train.reference_kl = false keeps no starting policy to measure the KL "
+            "to: set train.reference_kl = true, or algorithm.kl_coef = 0"
+        )
+
+
+def _overlap(config: RunConfig) -> Iterator[str]:
+    sync, overlap = config.sync, config.train.overlap
+    if overlap and not sync.offset:
+        yield (
+            "train.overlap = true has nothing to overlap with while sync.offset = 0 makes the sampler wait for each "
+            "step: set sync.offset = 1 or more, or train.overlap = false"
+        )
+    if sync.partial_rollouts and not overlap:
+        yield (
+            "sync.partial_rollouts = true needs answers in flight when weights arrive, and train.overlap = false "
+            "leaves none: set train.overlap = true and sync.offset = 1 or more"
+        )
+    if sync.partial_rollouts and sync.offline:
+        yield (
+            "sync.partial_rollouts = true takes new weights at once, sync.offline = true takes none: set one of them "
+            "to false"
+        )
+
+
+def _replay(config: RunConfig) -> Iterator[str]:
+    buffer = config.buffer
+    if buffer.kind == "replay":
+        return
+    chosen = {
+        "train_prompts": buffer.train_prompts not in (0, config.explore.prompts_per_step),
+        "cooldown": buffer.cooldown,
+        "max_uses": buffer.max_uses not in (0, 1),
+        "capacity": buffer.capacity,
+        "priority": buffer.priority != "freshness",
+    }
+    for name, wanted in chosen.items():
+        if wanted:
+            yield (
+                f'buffer.{name} = {getattr(buffer, name)!r} has no meaning under buffer.kind = "fifo", which trains '
+                f'every group once, in its step: set buffer.kind = "replay", or leave buffer.{name} out'
+            )
+
+
+def _staleness(config: RunConfig) -> Iterator[str]:
+    bound = config.buffer.max_staleness
+    if bound is None or config.data.from_run:
+        return
+    schedule = Schedule(config.sync)
+    worst = max(schedule.staleness(k) for k in range(config.train.steps))
+    if worst > bound:
+        cause = (
+            "sync.offline = true" if config.sync.offline else f"sync.interval with sync.offset = {config.sync.offset}"
+        )
+        yield (
+            f"{cause} makes fresh batches up to {worst} steps stale, more than buffer.max_staleness = {bound} "
+            "lets through: refresh more often, or raise the bound"
+        )
