@@ -32,6 +32,8 @@ class Sample:
     """(T,) log-probability of the sampled tokens; 0 elsewhere and for demonstrations."""
     log_kept: Floats
     """(T,) log of the mass that top-k and top-p left; 0 elsewhere."""
+    greedy_reward: float | None = None
+    """Reward of the greedy attempt at the same prompt, where there was one."""
 
     @property
     def num_trained(self) -> int:
@@ -43,7 +45,16 @@ def flatten(groups: Sequence[Group]) -> list[Sample]:
 
     Turns that extend their predecessor's tokens merge into one sample; a turn that does not begins a new one.
     """
-    return [s for number, group in enumerate(groups) for rollout in group.usable for s in _samples(rollout, number)]
+    return [
+        replace(s, greedy_reward=_greedy_reward(group))
+        for number, group in enumerate(groups)
+        for rollout in group.usable
+        for s in _samples(rollout, number)
+    ]
+
+
+def _greedy_reward(group: Group) -> float | None:
+    return None if group.greedy is None or group.greedy.score is None else group.greedy.score.value
 
 
 def _samples(rollout: Rollout, group: int) -> list[Sample]:
@@ -106,11 +117,13 @@ def batch_of(samples: Sequence[Sample], device: torch.device) -> Batch:
     """Return the columns of some samples; groups are renumbered 0 .. P-1 in order of appearance."""
     numbers = {g: i for i, g in enumerate(dict.fromkeys(s.group for s in samples))}
     lengths = [s.num_trained for s in samples]
-    logprobs = np.concatenate([s.logprobs[s.trained] for s in samples])
+    logprobs = np.concatenate([np.zeros(0, dtype=np.float32), *(s.logprobs[s.trained] for s in samples)])
+    greedy = [s.greedy_reward for s in samples if s.greedy_reward is not None]
     return Batch(
-        sample=torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(lengths)).to(device),
-        group=torch.tensor([numbers[s.group] for s in samples], device=device),
+        sample=torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(lengths, dtype=torch.int64)).to(device),
+        group=torch.tensor([numbers[s.group] for s in samples], dtype=torch.int64, device=device),
         reward=torch.tensor([s.reward for s in samples], dtype=torch.float32, device=device),
-        version=torch.tensor([s.version for s in samples], device=device),
+        version=torch.tensor([s.version for s in samples], dtype=torch.int64, device=device),
         logp_behaviour=torch.from_numpy(logprobs.astype(np.float32)).to(device),
+        greedy_reward=torch.tensor(greedy, dtype=torch.float32, device=device) if len(greedy) == len(samples) else None,
     )

@@ -1,17 +1,15 @@
 """The trainer: a batch in, the next weights and a report out.
 
-One step: flatten the groups into samples; deal them into updates; for each update derive keep, advantage, weight and
-the coefficient of every token once; run forward and backward over packed micro-batches; clip; step the optimiser.
-It never samples, never writes a file, and knows no environment.
+One step: flatten the groups into samples; fill the columns the algorithm needs; deal the samples into updates; for
+each update derive keep, advantage, weight and the coefficient of every token once; run forward and backward over
+packed micro-batches; clip; step the optimiser. It never samples, never writes a file, and knows no environment.
 """
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -21,13 +19,20 @@ from ratchet.config.curve import at
 from ratchet.config.schema import AlgorithmSection, TrainSection
 from ratchet.core.batch import Batch
 from ratchet.core.errors import NumericsError
-from ratchet.core.rollout import Group, Rollout, Status
+from ratchet.core.rollout import Group
 from ratchet.core.seeds import stream
 from ratchet.kernels.reference import TokenStats
 from ratchet.policy.decoder import Decoder
 from ratchet.policy.policy import Policy
+from ratchet.train.annotate import Annotated, annotated, correction_metrics
+from ratchet.train.critic import ValueModel
+from ratchet.train.divergence import estimate
 from ratchet.train.experience import Sample, batch_of, flatten
-from ratchet.train.packing import Packed, cut, packed
+from ratchet.train.ledger import ledger, usable
+from ratchet.train.packing import Packed
+from ratchet.train.passes import Passes
+from ratchet.train.staleness import staleness_shares
+from ratchet.train.tally import Tally
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,27 +45,41 @@ class StepReport:
     how many were left out under which reason."""
 
 
-@dataclass(slots=True)
-class Tally:
-    """Sums over the tokens of a step, from which the reported means are made."""
+@dataclass(frozen=True, slots=True)
+class Penalties:
+    """Coefficients of the terms that every row shares, at one step."""
 
-    tokens: int = 0
-    inputs: int = 0
-    sums: dict[str, float] = field(default_factory=dict)
-    largest: dict[str, float] = field(default_factory=dict)
-    seconds: dict[str, float] = field(default_factory=lambda: {"forward": 0.0, "backward": 0.0, "optimiser": 0.0})
+    kl: float
+    """Divergence to the reference."""
+    sampler_kl: float
+    """Divergence of the sampler from the policy, over the sampler's own tokens."""
+    entropy: float
+    """Bonus."""
 
-    def add(self, name: str, values: Tensor) -> None:
-        """Add the sum of a (N,) column."""
-        self.sums[name] = self.sums.get(name, 0.0) + float(values.detach().double().sum())
+    def __bool__(self) -> bool:
+        return bool(self.kl or self.sampler_kl or self.entropy)
 
-    def peak(self, name: str, values: Tensor) -> None:
-        """Remember the largest value of a column."""
-        if len(values):
-            self.largest[name] = max(self.largest.get(name, 0.0), float(values.detach().max()))
 
-    def mean(self, name: str) -> float:
-        return self.sums.get(name, 0.0) / max(1, self.tokens)
+@dataclass(frozen=True, slots=True, eq=False)
+class Derived:
+    """What an update's facts come to: derived once for all of it, then only looked up. Shapes: N tokens."""
+
+    batch: Batch
+    sampled: Tensor
+    """(N,) log-probabilities as recorded by the sampler."""
+    credit: Tensor
+    """(N,) advantage."""
+    coef: Tensor
+    """(N,) coefficient of the row's loss."""
+    plain: Tensor
+    """(N,) coefficient of the shared terms: every sample counts the same."""
+
+    def of(self, one: Packed) -> Derived:
+        """Return the part that a forward pass holds, in the order of its tokens."""
+        members = torch.tensor(one.chosen, device=self.credit.device)
+        at_tokens = self.batch.tokens_of(members)
+        columns = (c[at_tokens] for c in (self.sampled, self.credit, self.coef, self.plain))
+        return Derived(self.batch.select(members), *columns)
 
 
 class Trainer:
@@ -76,56 +95,89 @@ class Trainer:
         seed: int,
         temperature: float = 1.0,
         reference: Decoder | None = None,
+        teacher: Decoder | None = None,
+        foreign: bool = False,
     ) -> None:
-        """`reference` is the frozen starting policy the KL is measured to; None measures none."""
+        """`reference` is the frozen starting policy the KL is measured to; None measures none.
+
+        `teacher` is the frozen policy of algorithms that need one. `foreign` says that another run's versions stand
+        in the samples, so that they cannot be compared with this run's steps.
+        """
         self.policy, self.algorithm, self.method, self.config = policy, algorithm, method, config
-        self._seed, self._temperature, self._reference = seed, temperature, reference
+        self._seed, self._reference, self._teacher, self._foreign = seed, reference, teacher, foreign
+        self._passes = Passes(policy.device, config.micro_batch_tokens, config.max_logits, temperature)
+        self._critic = (
+            ValueModel(algorithm.critic, policy.decoder, self._passes, betas=config.betas) if algorithm.critic else None
+        )
+        self._sampled_by = -1
+        """Newest version seen among the samples: where it changes, an iteration of the published k1.5 begins."""
         self.optimiser = torch.optim.AdamW(
             policy.decoder.parameters(), lr=0.0, betas=config.betas, weight_decay=config.weight_decay, fused=True
         )
 
     def step(self, groups: Sequence[Group], step: int) -> StepReport:
         """Train on the groups of one step and report. Raises `NumericsError` if a number stops being finite."""
-        usable = [g for g in groups if len(g.usable) >= self.algorithm.min_group]
-        samples = flatten(usable)
-        tally, norms, losses = Tally(), [], []
-        silent = 0
-        lr = at(self.method.lr, step)
+        greedy = "greedy" in self.algorithm.needs
+        used = [g for g in groups if usable(g, self.algorithm.min_group, greedy=greedy)]
+        samples = flatten(used)
+        self._begin_iteration(samples)
+        tally, lr = Tally(), at(self.method.lr, step)
+        whole = annotated(
+            samples,
+            batch_of(samples, self.policy.device),
+            self._passes,
+            self.algorithm,
+            self.method,
+            self.policy.decoder,
+            self._teacher,
+            self._critic,
+        )
+        extra = correction_metrics(whole.correction)
         for part in self._deal(samples, step):
-            batch = batch_of([samples[i] for i in part], self.policy.device)
-            loss, quiet = self._accumulate([samples[i] for i in part], batch, step, tally)
-            losses.append(loss)
-            silent += quiet
-            norms.append(self._update(lr, step, tally))
-        return StepReport(self._metrics(samples, tally, norms, losses, silent, lr, step), _ledger(groups, usable))
+            chosen = [samples[i] for i in part]
+            derived, kept = self._derive(whole, part)
+            self._accumulate([chosen[i] for i in kept], derived, step, tally)
+            self._update(lr, step, tally)
+            if self._critic is not None:
+                extra |= self._critic.learn(
+                    chosen, whole.batch.select(_numbers(part, whole.sampled)), grad_clip=self.config.grad_clip
+                )
+        return StepReport(self._metrics(samples, tally, lr, step) | extra, ledger(groups, used))
 
     @torch.no_grad()
     def logprobs(self, groups: Sequence[Group], *, temperature: float | None = None) -> tuple[Tensor, Tensor]:
         """Return the trainer's and the recorded log-probability of every trained token: (N,), (N,)."""
         samples = flatten(groups)
-        ours, theirs = [], []
-        for chosen in cut(samples, range(len(samples)), self.config.micro_batch_tokens):
-            one = packed(samples, chosen, self.policy.device)
-            ours.append(self._stats(one, None, temperature).logprob - one.log_kept)
-            theirs.append(batch_of([samples[i] for i in chosen], self.policy.device).logp_behaviour)
-        if not samples:  # every attempt failed
-            return torch.zeros(0), torch.zeros(0)
-        return torch.cat(ours), torch.cat(theirs)
+        ours = self._passes.logprobs(self.policy.decoder, samples, temperature=temperature)
+        return ours, batch_of(samples, self.policy.device).logp_behaviour
 
     def state(self) -> dict[str, Tensor]:
-        """Return the optimiser's tensors by name, for a checkpoint."""
+        """Return what training has gathered besides the weights, by name, for a checkpoint."""
         names = [n for n, _ in self.policy.decoder.named_parameters()]
         entries = self.optimiser.state_dict()["state"]
-        return {f"{names[i]}/{key}": value for i, entry in entries.items() for key, value in entry.items()}
+        out = {f"optimiser/{names[i]}/{key}": value for i, entry in entries.items() for key, value in entry.items()}
+        if self._critic is not None:
+            out |= {f"critic/{name}": value for name, value in self._critic.state().items()}
+        return out | {"sampled_by": torch.tensor([self._sampled_by])}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Continue from what `state` returned."""
         names = [n for n, _ in self.policy.decoder.named_parameters()]
         entries: dict[int, dict[str, Tensor]] = {}
-        for name, value in state.items():
+        for name, value in _under("optimiser/", state).items():
             parameter, _, key = name.rpartition("/")
             entries.setdefault(names.index(parameter), {})[key] = value
         self.optimiser.load_state_dict({"state": entries, "param_groups": self.optimiser.state_dict()["param_groups"]})
+        if self._critic is not None:
+            self._critic.restore(_under("critic/", state))
+        self._sampled_by = int(state["sampled_by"])
+
+    def _begin_iteration(self, samples: Sequence[Sample]) -> None:
+        """Forget the moments where the algorithm asks for it and the samples come from new weights."""
+        newest = max((s.version for s in samples), default=self._sampled_by)
+        if self.algorithm.reset_optimiser and newest != self._sampled_by:
+            self.optimiser.state.clear()
+        self._sampled_by = newest
 
     def _deal(self, samples: Sequence[Sample], step: int) -> list[list[int]]:
         """Deal whole groups into the step's updates, in an order drawn for this step."""
@@ -136,107 +188,98 @@ class Trainer:
         part_of = {g: i % updates for i, g in enumerate(groups)}
         return [[i for i, s in enumerate(samples) if part_of[s.group] == u] for u in range(updates)]
 
-    def _accumulate(self, samples: Sequence[Sample], batch: Batch, step: int, tally: Tally) -> tuple[float, int]:
-        """Leave the gradient of one update in the weights; return its loss and its number of silent groups."""
+    def _derive(self, whole: Annotated, part: Sequence[int]) -> tuple[Derived, list[int]]:
+        """Return what one update's facts come to, and which of its samples are kept."""
         algorithm = self.algorithm
-        kept, asked = algorithm.keep(batch).nonzero()[:, 0], batch.num_groups
+        numbers = _numbers(part, whole.sampled)
+        batch = whole.batch.select(numbers)
+        kept = algorithm.keep(batch).nonzero()[:, 0]
+        at_tokens = whole.batch.tokens_of(numbers[kept])
         batch = batch.select(kept)
         credit = algorithm.advantage(batch)
         coef = algorithm.reduce(batch, algorithm.weight(batch, credit))
+        if whole.correction is not None:
+            coef = coef * whole.correction[at_tokens]
         plain = algorithm.reduce(batch, torch.ones_like(batch.reward))
-        credit = batch.per_token(credit)
-        penalties = at(self.method.kl_coef, step), at(self.method.entropy_coef, step)
-        heard = batch.per_sample((credit * coef).abs()) > 0
-        silent_groups = asked - len(batch.group[heard].unique())
-        if not algorithm.silent_at_zero or any(penalties):
+        return Derived(batch, whole.sampled[at_tokens], batch.per_token(credit), coef, plain), kept.tolist()
+
+    def _accumulate(self, samples: Sequence[Sample], derived: Derived, step: int, tally: Tally) -> None:
+        """Leave the gradient of one update in the weights."""
+        method = self.method
+        penalties = Penalties(at(method.kl_coef, step), at(method.sampler_kl_coef, step), at(method.entropy_coef, step))
+        batch = derived.batch
+        heard = batch.per_sample((derived.credit * derived.coef).abs()) > 0
+        tally.heard_groups += len(batch.group[heard].unique())
+        if not self.algorithm.silent_at_zero or penalties:
             heard = torch.ones_like(heard)
-        samples = [samples[i] for i in kept.tolist()]
         total = 0.0
         # Samples without a gradient are only measured: no graph, no backward pass.
         for chosen, learns in ((heard.nonzero()[:, 0], True), ((~heard).nonzero()[:, 0], False)):
-            for members in cut(samples, chosen.tolist(), self.config.micro_batch_tokens):
-                one = packed(samples, members, self.policy.device)
-                at_tokens = batch.tokens_of(torch.tensor(members, device=self.policy.device))
-                part = batch.select(torch.tensor(members, device=self.policy.device))
+            for one in self._passes.over(samples, chosen.tolist()):
                 with torch.set_grad_enabled(learns):
                     started = time.perf_counter()
-                    loss = self._loss(one, part, credit[at_tokens], coef[at_tokens], plain[at_tokens], penalties, tally)
+                    loss = self._loss(one, derived.of(one), penalties, tally)
                     tally.seconds["forward"] += time.perf_counter() - started
                 total += loss.item()
                 if learns:
                     started = time.perf_counter()
                     loss.backward()
                     tally.seconds["backward"] += time.perf_counter() - started
-        return total, silent_groups
+        tally.losses.append(total)
 
-    def _loss(
-        self,
-        one: Packed,
-        batch: Batch,
-        credit: Tensor,
-        coef: Tensor,
-        plain: Tensor,
-        penalties: tuple[float, float],
-        tally: Tally,
-    ) -> Tensor:
-        """Return the loss of one forward pass: ``sum(coef * token_loss)`` and the penalty terms."""
-        stats = self._stats(one, self._reference, None)
+    def _loss(self, one: Packed, part: Derived, penalties: Penalties, tally: Tally) -> Tensor:
+        """Return the loss of one forward pass: ``sum(coef * token_loss)`` and the shared terms."""
+        stats = self._stats(one)
         logp = stats.logprob - one.log_kept
-        loss = self.algorithm.loss(logp, batch, credit)
-        kl_coef, entropy_coef = penalties
-        total = (coef * loss.value).sum()
-        if kl_coef:
-            total = total + kl_coef * (plain * stats.kl).sum()
-        if entropy_coef:
-            total = total - entropy_coef * (plain * stats.entropy).sum()
-        self._measure(one, batch, logp, credit, stats, tally)
+        loss = self.algorithm.loss(logp, part.batch, part.credit)
+        total = (part.coef * loss.value).sum()
+        if penalties.kl:
+            total = total + penalties.kl * (part.plain * stats.kl).sum()
+        if penalties.sampler_kl:
+            total = total + penalties.sampler_kl * (part.plain * self._sampler_kl(logp, part.sampled)).sum()
+        if penalties.entropy:
+            total = total - penalties.entropy * (part.plain * stats.entropy).sum()
+        self._measure(one, part, logp, stats, tally)
         tally.add("clip_low", loss.clipped_low)
         tally.add("clip_high", loss.clipped_high)
         return total
 
-    def _stats(self, one: Packed, reference: Decoder | None, temperature: float | None) -> TokenStats:
-        """Run one forward pass; with a reference decoder, measure the KL to it."""
-        ops, head = self.policy.decoder.ops, self.policy.decoder.head
-        measure = partial(
-            ops.token_stats,
-            target=one.target,
-            temperature=self._temperature if temperature is None else temperature,
-            max_logits=self.config.max_logits,
-            product=ops.linear,
-        )
-        hidden = self.policy.decoder(one.tokens, one.layout)[one.predictor]
+    def _stats(self, one: Packed) -> TokenStats:
+        """Run one forward pass, and measure the KL to the reference where there is one."""
+        passes, policy, reference = self._passes, self.policy.decoder, self._reference
         if reference is None:
-            return measure(hidden, head)
-        with torch.no_grad():
-            other = reference(one.tokens, one.layout)[one.predictor]
+            return passes.stats(policy, one)
         if self.method.kl == "exact":
-            return measure(hidden, head, reference=(other, reference.head))
-        stats = measure(hidden, head)
+            with torch.no_grad():
+                hidden = passes.hidden(reference, one)
+            return passes.stats(policy, one, reference=(hidden, reference.head))
+        stats = passes.stats(policy, one)
         with torch.no_grad():
-            difference = measure(other, reference.head).logprob - stats.logprob.detach()
-        # k3 (Schulman 2020, Approximating KL divergence): exp(d) - d - 1 with d = log p_ref - log p.
-        d = difference + stats.logprob.detach() - stats.logprob
-        return TokenStats(stats.logprob, stats.entropy, torch.expm1(d) - d)
+            other = passes.stats(reference, one).logprob
+        return TokenStats(stats.logprob, stats.entropy, estimate(self.method.kl, other - stats.logprob))
+
+    def _sampler_kl(self, logp: Tensor, sampled: Tensor) -> Tensor:
+        """Estimate the divergence of the sampler from the policy at each of the sampler's tokens: (N,)."""
+        return estimate(self.method.sampler_kl, logp - sampled)
 
     @torch.no_grad()
-    def _measure(
-        self, one: Packed, batch: Batch, logp: Tensor, credit: Tensor, stats: TokenStats, tally: Tally
-    ) -> None:
+    def _measure(self, one: Packed, part: Derived, logp: Tensor, stats: TokenStats, tally: Tally) -> None:
         tally.tokens += len(logp)
         tally.inputs += len(one.tokens)
         tally.add("entropy", stats.entropy)
         tally.add("kl_ref", stats.kl)
         tally.add("logp", logp)
-        tally.add("advantage", credit)
+        tally.add("advantage", part.credit)
         if self.algorithm.sampled:
-            difference = logp - batch.logp_behaviour
-            tally.add("kl_old", torch.expm1(difference) - difference)  # k3, of the sampler relative to the policy
-            tally.peak("logp_difference", difference.abs())
+            tally.add("kl_old", self._sampler_kl(logp, part.sampled))
+            tally.peak("logp_difference", (logp - part.sampled).abs())
 
-    def _update(self, lr: float, step: int, tally: Tally) -> float:
-        """Clip, step, forget the gradient; return the gradient's norm before clipping."""
+    def _update(self, lr: float, step: int, tally: Tally) -> None:
+        """Clip, step, forget the gradient. Without any gradient nothing moves and no update is counted."""
         started = time.perf_counter()
         parameters = list(self.policy.decoder.parameters())
+        if all(p.grad is None for p in parameters):
+            return
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_clip))
         if norm != norm or norm == float("inf"):
             bad = [
@@ -252,69 +295,52 @@ class Trainer:
             group["lr"] = lr
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
+        tally.norms.append(norm)
         tally.seconds["optimiser"] += time.perf_counter() - started
-        return norm
 
-    def _metrics(
-        self,
-        samples: Sequence[Sample],
-        tally: Tally,
-        norms: Sequence[float],
-        losses: Sequence[float],
-        silent: int,
-        lr: float,
-        step: int,
-    ) -> dict[str, float]:
+    def _metrics(self, samples: Sequence[Sample], tally: Tally, lr: float, step: int) -> dict[str, float]:
         groups = len({s.group for s in samples})
         low, high = tally.mean("clip_low"), tally.mean("clip_high")
         metrics = {
-            "loss/policy": sum(losses) / max(1, len(losses)),
-            "opt/grad_norm": max(norms, default=0.0),
+            "loss/policy": sum(tally.losses) / max(1, len(tally.losses)),
+            "opt/grad_norm": max(tally.norms, default=0.0),
             "opt/lr": lr,
-            "opt/updates": float(len(norms)),
+            "opt/updates": float(len(tally.norms)),
             "entropy": tally.mean("entropy"),
-            "signal/zero_groups_frac": silent / max(1, groups),
+            "signal/zero_groups_frac": (groups - tally.heard_groups) / max(1, groups),
             "tokens/trained": float(tally.tokens),
             "tokens/forward": float(tally.inputs),
         }
         if self._reference is not None:
             metrics["kl/ref"] = tally.mean("kl_ref")
-        if self.algorithm.sampled:
-            stale = [step - s.version for s in samples]
+        if not self.algorithm.sampled:
+            metrics["loss/token_nll"] = -tally.mean("logp")
+            return metrics | tally.times()
+        metrics |= {
+            "kl/old": tally.mean("kl_old"),
+            "clip/low": low,
+            "clip/high": high,
+            "clip/frac": low + high,
+            "signal/token_advantage": tally.mean("advantage"),
+        }
+        stale = [step - s.version for s in samples]
+        if not self._foreign:
             metrics |= {
-                "kl/old": tally.mean("kl_old"),
-                "clip/low": low,
-                "clip/high": high,
-                "clip/frac": low + high,
-                "signal/token_advantage": tally.mean("advantage"),
                 "stale/mean": sum(stale) / max(1, len(stale)),
                 "stale/max": float(max(stale, default=0)),
+                **staleness_shares(stale),
             }
-            if len(norms) == 1 and not any(stale):  # otherwise the difference is the policy's own drift
-                metrics["sampler/logp_diff_max"] = tally.largest.get("logp_difference", 0.0)
-                metrics["kl/sampler"] = tally.mean("kl_old")
-        else:
-            metrics["loss/token_nll"] = -tally.mean("logp")
-        return metrics | {f"time/{name}": seconds for name, seconds in tally.seconds.items()}
+        if len(tally.losses) == 1 and not self._foreign and not any(stale):  # otherwise it is the policy's own drift
+            metrics["sampler/logp_diff_max"] = tally.largest.get("logp_difference", 0.0)
+            metrics["kl/sampler"] = tally.mean("kl_old")
+        return metrics | tally.times()
 
 
-def _ledger(groups: Sequence[Group], usable: Sequence[Group]) -> dict[str, int]:
-    """Say where every prompt, rollout and sampled token of the step went; each kind adds up to all of it."""
-    entries: Counter[str] = Counter()
-    trained = {id(g) for g in usable}
-    for group in groups:
-        fates = Counter(_fate(r, id(group) in trained) for r in group.rollouts)
-        entries.update({f"ledger/{fate}": count for fate, count in fates.items()})
-        for rollout in group.rollouts:
-            entries[f"ledger_tokens/{_fate(rollout, id(group) in trained)}"] += rollout.output_tokens
-        entries[f"ledger_prompts/{'trained' if fates['trained'] else max(fates, key=lambda f: fates[f])}"] += 1
-    return dict(entries)
+def _numbers(part: Sequence[int], like: Tensor) -> Tensor:
+    """Return sample numbers as a tensor on the device of `like`."""
+    return torch.tensor(list(part), dtype=torch.int64, device=like.device)
 
 
-def _fate(rollout: Rollout, in_usable_group: bool) -> str:
-    if rollout.status is not Status.OK:
-        return rollout.status.value
-    if not in_usable_group:
-        return "group_too_small"
-    # A rollout scored without asking the policy leaves nothing to train on.
-    return "trained" if rollout.output_tokens else "no_tokens"
+def _under(prefix: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the entries whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}

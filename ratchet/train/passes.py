@@ -1,0 +1,95 @@
+"""Forward passes of any decoder over samples: cut, packed, and measured at the tokens that are trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from ratchet.kernels.reference import TokenStats
+from ratchet.policy.decoder import Decoder
+from ratchet.train.experience import Sample
+from ratchet.train.packing import Packed, cut, packed
+
+
+@dataclass(frozen=True, slots=True)
+class Passes:
+    """How samples are cut into forward passes, and how logits become log-probabilities."""
+
+    device: torch.device
+    micro_batch_tokens: int
+    max_logits: int
+    temperature: float
+
+    def over(self, samples: Sequence[Sample], chosen: Sequence[int]) -> Iterator[Packed]:
+        """Yield the forward passes of the samples `chosen`; each says which ones it holds."""
+        for members in cut(samples, chosen, self.micro_batch_tokens):
+            yield packed(samples, members, self.device)
+
+    def hidden(self, decoder: Decoder, one: Packed) -> Tensor:
+        """Return the hidden state behind each trained token: (N, C)."""
+        return decoder(one.tokens, one.layout)[one.predictor]  # type: ignore[no-any-return]
+
+    def stats(
+        self,
+        decoder: Decoder,
+        one: Packed,
+        *,
+        temperature: float | None = None,
+        reference: tuple[Tensor, Tensor] | None = None,
+    ) -> TokenStats:
+        """Return log-probability, entropy and, with a reference's (hidden, head), the exact KL to it: (N,) each."""
+        measure = partial(
+            decoder.ops.token_stats,
+            target=one.target,
+            temperature=self.temperature if temperature is None else temperature,
+            max_logits=self.max_logits,
+            product=decoder.ops.linear,
+        )
+        if reference is not None:
+            measure = partial(measure, reference=reference)
+        return measure(self.hidden(decoder, one), decoder.head)
+
+    @torch.no_grad()
+    def logprobs(
+        self, decoder: Decoder, samples: Sequence[Sample], *, temperature: float | None = None, kept: bool = True
+    ) -> Tensor:
+        """Return the log-probability of every trained token, sample by sample: (N,).
+
+        With `kept`, it is that of the distribution top-k and top-p left, as the sampler recorded it.
+        """
+        places = _places(samples)
+        out = torch.zeros(places[-1], device=self.device)
+        for one in self.over(samples, range(len(samples))):
+            logp = self.stats(decoder, one, temperature=temperature).logprob
+            _spread(out, logp - one.log_kept if kept else logp, one, places)
+        return out
+
+    @torch.no_grad()
+    def values(self, decoder: Decoder, head: Tensor, samples: Sequence[Sample]) -> Tensor:
+        """Return ``hidden @ head`` at every trained token, sample by sample: (N,). Shape: head (C,)."""
+        places = _places(samples)
+        out = torch.zeros(places[-1], device=self.device)
+        for one in self.over(samples, range(len(samples))):
+            _spread(out, self.hidden(decoder, one) @ head, one, places)
+        return out
+
+
+def _places(samples: Sequence[Sample]) -> list[int]:
+    """Return where each sample's tokens begin in a column, and the column's length."""
+    places = [0]
+    for sample in samples:
+        places.append(places[-1] + sample.num_trained)
+    return places
+
+
+def _spread(out: Tensor, values: Tensor, one: Packed, places: Sequence[int]) -> None:
+    """Write the values of one pass to their samples' places."""
+    at = 0
+    for i in one.chosen:
+        length = places[i + 1] - places[i]
+        out[places[i] : places[i + 1]] = values[at : at + length]
+        at += length
