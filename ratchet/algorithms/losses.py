@@ -27,6 +27,12 @@ def reinforce(logp: Tensor, batch: Batch, advantage: Tensor) -> TokenLoss:
     return TokenLoss(-advantage * logp, none, none)
 
 
+def importance_ratio(logp: Tensor, batch: Batch, advantage: Tensor) -> TokenLoss:
+    """``-ratio A``: the ratio without a clip. Source: the loss "importance_sampling" of Thinking Machines' Tinker."""
+    none = torch.zeros_like(logp, dtype=torch.bool)
+    return TokenLoss(-log_ratio(logp, batch).exp() * advantage, none, none)
+
+
 def clipped_ratio(logp: Tensor, batch: Batch, advantage: Tensor, *, low: float, high: float) -> TokenLoss:
     """``-min(ratio A, clip(ratio, 1-low, 1+high) A)``.
 

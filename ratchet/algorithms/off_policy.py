@@ -36,9 +36,10 @@ from ratchet.algorithms.options import (
     SoftBaseline,
     Tau,
     Temperature,
+    TemperatureMin,
 )
 from ratchet.algorithms.reductions import sequence_sum, token_mean
-from ratchet.algorithms.selection import exponential
+from ratchet.algorithms.selection import adaptive_exponential, exponential
 from ratchet.core.errors import ConfigError
 
 
@@ -155,6 +156,27 @@ def red_weight(*, temperature: Temperature = 1.0) -> Algorithm:
     )
 
 
+def red_adaptive(
+    *, temperature_min: TemperatureMin = 0.8, clip_low: Clip = 0.2, clip_high: ClipHigh = 0.2
+) -> Algorithm:
+    """REC-OneSide with adaptive RED-Weight: good samples weigh more only when bad tokens outweigh the good ones.
+
+    ``L = -(1/N) sum_i w_i sum_t M_it A_i log p(y_it)`` with M that of ``rec_one_side``. If
+    ``sum_i |y_i| A_i < 0`` then ``w_i = exp(A_i / T)``, T being the temperature, at least `temperature_min`, where
+    ``sum_i |y_i| w_i A_i`` is zero; otherwise ``w_i = 1``.
+
+    Source: Chen et al. 2026 (Connect the Dots, arXiv 2606.20002), eq. 3, over all samples of an update.
+    """
+    return Algorithm(
+        keep=keep_all,
+        advantage=centred,
+        weight=partial(adaptive_exponential, temperature_min=temperature_min),
+        loss=partial(one_side, low=clip_low, high=clip_high, importance=False),
+        reduce=token_mean,
+        min_group=2,
+    )
+
+
 def topr(*, sequence: SequenceRatio = True) -> Algorithm:
     """TOPR: good samples count fully, bad ones by their ratio, at most 1.
 
@@ -187,7 +209,6 @@ def asymre(*, baseline_shift: Shift = -0.1) -> Algorithm:
         loss=reinforce,
         reduce=token_mean,
         min_group=2,
-        silent_at_zero=baseline_shift == 0,
     )
 
 
@@ -249,7 +270,7 @@ def k1_5(*, tau: Tau = 0.1) -> Algorithm:
     """Kimi k1.5: REINFORCE with a penalty on each sample's squared log-ratio to the sampling policy.
 
     ``L = (1/S) sum_i (-A_i log p(y_i) + (tau/2) (log p(y_i) - log p_old(y_i))^2)`` with sums over tokens.
-    `tau` is not published; the paper also forgets the optimiser's state at each new reference, which is not done here.
+    The optimiser forgets its moments each time the sampler gets new weights. `tau` is not published.
 
     Source: Kimi k1.5 (arXiv 2501.12599), section 2.3.2.
     """
@@ -261,6 +282,7 @@ def k1_5(*, tau: Tau = 0.1) -> Algorithm:
         reduce=sequence_sum,
         min_group=2,
         silent_at_zero=False,
+        reset_optimiser=True,
     )
 
 
@@ -270,7 +292,7 @@ def k2_5(*, log_clip_low: LogClip = 0.2, log_clip_high: LogClipHigh = 0.2, tau: 
     ``L = (1/N) sum_i sum_t (-clip(rho_it, e^-low, e^high) A_i + tau (log rho_it)^2)``.
     The three options are not published.
 
-    Source: Kimi K2.5 2026, eq. 1.
+    Source: Kimi Team 2026 (K2.5, arXiv 2602.02276), eq. 1.
     """
     return Algorithm(
         keep=keep_all,

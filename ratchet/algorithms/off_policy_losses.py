@@ -107,7 +107,8 @@ def clipped_log_ratio(
 ) -> TokenLoss:
     """``-clip(ratio, e^-low, e^high) A + tau (log ratio)^2``: cut outside the band whatever the sign of A.
 
-    Source: Kimi K2.5 2026, eq. 1, whose text bounds the log-ratio where its equation prints the ratio.
+    Source: Kimi Team 2026 (K2.5, arXiv 2602.02276), eq. 1, whose text bounds the log-ratio where the equation prints
+    the ratio.
     """
     difference = logp - batch.logp_behaviour
     value = -difference.clamp(-low, high).exp() * advantage + tau * difference.square()

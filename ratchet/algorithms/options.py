@@ -42,3 +42,25 @@ Tau = Annotated[
     Field(gt=0, allow_inf_nan=False, description="Weight of staying near the sampling policy against the reward."),
 ]
 SoftBaseline = Annotated[bool, Field(description="Whether the baseline is the soft maximum of rewards, not the mean.")]
+TemperatureMin = Annotated[
+    float, Field(gt=0, allow_inf_nan=False, description="Lowest temperature that the weights may be given.")
+]
+OverlongLength = Annotated[
+    int, Field(ge=0, description="Tokens at which an answer has lost a whole point of reward; 0 takes none away.")
+]
+OverlongBuffer = Annotated[
+    int, Field(ge=0, description="Tokens before overlong_length over which that point is lost, in equal parts.")
+]
+Discount = Annotated[float, Field(gt=0, le=1, description="Factor by which a reward shrinks for each token before it.")]
+Trace = Annotated[
+    float, Field(ge=0, le=1, description="How far credit trusts the reward (1) instead of the critic's next value (0).")
+]
+Whiten = Annotated[bool, Field(description="Whether advantages are normalised over the update's tokens.")]
+ValueClip = Annotated[
+    float, Field(gt=0, allow_inf_nan=False, description="How far the critic may move from its old value in one step.")
+]
+CriticLr = Annotated[float, Field(gt=0, allow_inf_nan=False, description="Learning rate of the critic's own AdamW.")]
+RewardCoef = Annotated[
+    float,
+    Field(ge=0, allow_inf_nan=False, description="Share of the group-centred reward that is added to the credit."),
+]

@@ -9,6 +9,8 @@ from ratchet.core.batch import Batch
 
 MAX_EXPONENT = 20.0
 """Exponents of sample weights stop here, so that one sample of large reward cannot overflow float32."""
+HALVINGS = 60
+"""Of an interval, after which its ends agree to float64's precision."""
 
 
 def mixed_rewards(batch: Batch) -> Tensor:
@@ -40,6 +42,29 @@ def balanced(batch: Batch) -> Tensor:
 def exponential(batch: Batch, advantage: Tensor, *, temperature: float) -> Tensor:
     """Weigh each sample by ``exp(A_i / T)``, not normalised. Source: Yao et al. 2025 (RED-Weight, arXiv 2509.24203)."""
     return (advantage / temperature).clamp(max=MAX_EXPONENT).exp()
+
+
+def adaptive_exponential(batch: Batch, advantage: Tensor, *, temperature_min: float) -> Tensor:
+    """Weigh each sample by ``exp(A_i / T)`` if the update's tokens have a negative mean advantage, else by 1.
+
+    T makes ``sum_i |y_i| A_i exp(A_i / T)`` zero, but is at least `temperature_min`. The sum grows with 1/T, so halving
+    the interval up to ``1 / temperature_min`` finds it, or ends there; in float64, so that neither the order of samples
+    nor their dtype moves it.
+
+    Source: Chen et al. 2026 (arXiv 2606.20002); their code stops at a width of 0.05 in T, and at T = 100.
+    """
+    credit, tokens = advantage.detach().double().cpu(), batch.lengths.double().cpu()
+
+    def token_sum(inverse: float) -> float:
+        return float((tokens * credit * (credit * inverse).clamp(max=MAX_EXPONENT).exp()).sum())
+
+    if token_sum(0.0) >= 0:
+        return torch.ones_like(advantage)
+    low, high = 0.0, 1 / temperature_min
+    for _ in range(HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if token_sum(middle) < 0 else (low, middle)
+    return (advantage * high).clamp(max=MAX_EXPONENT).exp()
 
 
 def _draw(batch: Batch) -> Tensor:

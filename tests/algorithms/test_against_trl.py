@@ -6,8 +6,10 @@ is built. Advantages are handed over: only their deviation's epsilon differs. Sk
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -27,6 +29,13 @@ TheirLoss = Callable[[SimpleNamespace, object, Mapping[str, Tensor]], Tensor]
 @pytest.fixture(scope="module")
 def their_loss() -> TheirLoss:
     return pytest.importorskip("trl").GRPOTrainer._compute_loss
+
+
+@pytest.fixture(scope="module")
+def their_gmpo_loss() -> TheirLoss:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # TRL announces that what is experimental may change
+        return pytest.importorskip("trl.experimental.gmpo").GMPOTrainer._compute_loss
 
 
 def stand_in(logp: Tensor, **settings: object) -> SimpleNamespace:
@@ -94,6 +103,28 @@ def numbers(seed: int) -> tuple[Batch, Tensor]:
 def test_loss_and_gradient_are_those_of_trl(
     row: str, options: Mapping[str, object], settings: Mapping[str, object], seed: int, their_loss: TheirLoss
 ) -> None:
+    compare(row, options, settings, seed, their_loss)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(("low", "high"), [(0.4, 0.4), (0.1, 0.2)])
+def test_gmpo_is_that_of_trl(low: float, high: float, seed: int, their_gmpo_loss: TheirLoss) -> None:
+    options = {"log_clip_low": low, "log_clip_high": high}
+    compare("gmpo", options, {"epsilon_low": low, "epsilon_high": high}, seed, their_gmpo_loss)
+
+
+def test_dapos_length_penalty_is_that_of_trl() -> None:
+    penalty = pytest.importorskip("trl.rewards").get_soft_overlong_punishment(5, 3)
+    b, _ = numbers(0)
+    shaped = replace(b, reward=b.reward + torch.tensor(penalty([[0] * n for n in LENGTHS]), dtype=torch.float64))
+    ours = build_algorithm("dapo", {"overlong_length": 5, "overlong_buffer": 3}).advantage(b)
+    assert torch.allclose(ours, build_algorithm("dapo", {}).advantage(shaped), rtol=0, atol=1e-14)
+
+
+def compare(
+    row: str, options: Mapping[str, object], settings: Mapping[str, object], seed: int, their_loss: TheirLoss
+) -> None:
+    """Assert that loss and gradient of a row are TRL's."""
     algorithm = build_algorithm(row, options)
     b, logp = numbers(seed)
     credit = algorithm.advantage(b)

@@ -122,6 +122,50 @@ def test_the_soft_baseline_lies_between_the_mean_and_the_best(seed: int) -> None
     assert torch.allclose(soft_centred(b, tau=1e-4), b.reward - b.group_max(b.reward), rtol=0, atol=2e-4)
 
 
+@given(seed=SEEDS)
+def test_adaptive_weights_leave_no_push_on_the_tokens_as_a_whole(seed: int) -> None:
+    b, _ = draw(seed, [1, 4, 2, 5, 3], [0, 0, 0, 1, 1])
+    pushed = row_gradient("red_adaptive", b.logp_behaviour, b, temperature_min=0.01).sum()
+    plain = row_gradient("rec_one_side", b.logp_behaviour, b).sum()
+    assert float(pushed) == pytest.approx(min(0.0, float(plain)), abs=1e-9)
+
+
+@given(seed=SEEDS)
+def test_ppo_with_the_groups_mean_as_critic_is_reinforce_with_ppos_clip(seed: int) -> None:
+    b, logp = draw(seed, [2, 1, 3, 1, 2], [0, 0, 0, 1, 1])
+    b = replace(b, value=b.per_token(b.group_mean(b.reward)))
+    ours = row_gradient("ppo", logp, b, lam=1.0, whiten=False)
+    assert torch.allclose(ours, row_gradient("rec_one_side", logp, b, importance=True), rtol=0, atol=1e-12)
+
+
+@given(seed=SEEDS)
+def test_remax_with_the_others_mean_as_greedy_reward_is_rloo(seed: int) -> None:
+    b, logp = draw(seed, [2, 1, 3, 1, 2], [0, 0, 0, 1, 1])
+    others = (b.group_sum(b.reward) - b.reward) / (b.group_size - 1)
+    ours = row_gradient("remax", logp, replace(b, greedy_reward=others))
+    assert torch.allclose(ours, row_gradient("rloo", logp, b), rtol=0, atol=1e-12)
+
+
+@given(seed=SEEDS)
+def test_in_one_group_a_baseline_makes_no_difference_to_reinforce_pp(seed: int) -> None:
+    b, logp = draw(seed, [2, 1, 3, 1, 2], [0] * 5)
+    ours = row_gradient("reinforce_pp", logp, b)
+    assert torch.allclose(ours, row_gradient("reinforce_pp_baseline", logp, b), rtol=0, atol=1e-12)
+
+
+def test_distillation_descends_the_reverse_kl_to_the_teacher() -> None:
+    # Four answers of one token, drawn as often as the policy (1/2, 1/4, 1/4) says.
+    arms = torch.tensor([0, 0, 1, 2])
+    logits = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64).log().requires_grad_(True)
+    teacher = torch.tensor([0.2, 0.7, 0.1], dtype=torch.float64).log()
+    logp = logits.log_softmax(0)
+    b = batch([1] * 4, [0, 1, 2, 3], [0.0] * 4, behaviour=logp.detach()[arms].tolist())
+    loss = loss_of(build_algorithm("distill", {}), logp[arms], replace(b, logp_teacher=teacher[arms]))
+    reverse_kl = (logp.exp() * (logp - teacher)).sum()
+    ours = torch.autograd.grad(loss, logits, retain_graph=True)[0]
+    assert torch.allclose(ours, torch.autograd.grad(reverse_kl, logits)[0], rtol=0, atol=1e-12)
+
+
 ON_POLICY: Sequence[tuple[str, Sequence[tuple[str, Mapping[str, object]]]]] = [
     (
         "reinforce",

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from builders import random_groups, tiny_policy
+from builders import random_groups, rollout, tiny_policy, turn
 from torch import Tensor
 
 from ratchet.algorithms.algorithm import Algorithm
@@ -22,9 +22,17 @@ def gradient_of_a_step(algorithm: Algorithm, *, equal: tuple[int, ...], tokens: 
     for i, p in enumerate(policy.decoder.parameters()):
         p.register_post_accumulate_grad_hook(lambda p, i=i: seen.__setitem__(i, p.grad.clone()))
     made = Trainer(
-        policy, algorithm, AlgorithmSection(lr=1e-3), TrainSection(micro_batch_tokens=tokens, grad_clip=1e9), seed=0
+        policy,
+        algorithm,
+        AlgorithmSection(lr=1e-3),
+        TrainSection(micro_batch_tokens=tokens, grad_clip=1e9),
+        seed=0,
+        teacher=tiny_policy(seed=1).decoder,
     )
-    groups = random_groups(1, groups=3, samples=4, equal=equal)
+    groups = [
+        replace(group, greedy=rollout(0.5, turn(group.rollouts[0].trajectories[0].turns[0].prompt, [8])))
+        for group in random_groups(1, groups=3, samples=4, equal=equal)
+    ]
     return seen, made.step(groups, 0).metrics["loss/policy"]
 
 
