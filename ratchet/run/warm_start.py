@@ -6,11 +6,15 @@ same settings begins at once.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -36,13 +40,15 @@ def warm_started(config: RunConfig, policy: Policy, observer: Observer) -> Polic
     if not config.warm_start.steps:
         return policy
     folder = cache_folder(config) / warm_start_key(config, policy)
-    if folder.is_dir() and not damage(folder):
-        observer.note(f"Warm start: found in {folder}")
-        return Policy.load(folder, device=policy.device, dtype=config.policy.dtype)
-    _train(config, policy, observer)
-    _keep(policy, folder)
-    observer.note(f"Warm start: kept in {folder}")
-    return policy
+    if not _is_kept(folder):
+        with _alone(folder, observer):
+            if not _is_kept(folder):  # another process may have just kept it
+                _train(config, policy, observer)
+                _keep(policy, folder)
+                observer.note(f"Warm start: kept in {folder}")
+                return policy
+    observer.note(f"Warm start: found in {folder}")
+    return Policy.load(folder, device=policy.device, dtype=config.policy.dtype)
 
 
 def warm_start_key(config: RunConfig, policy: Policy) -> str:
@@ -98,6 +104,45 @@ def demonstrations(environment: Environment, tokenizer: Tokenizer, split: Split,
     return groups
 
 
+def _is_kept(folder: Path) -> bool:
+    return folder.is_dir() and not damage(folder)
+
+
+@contextmanager
+def _alone(folder: Path, observer: Observer) -> Iterator[None]:
+    """Let one process at a time compute a warm start; the system frees the lock of one that was killed."""
+    path = folder.with_name(f".{folder.name}.lock")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        file = _lock(path, observer)
+    except OSError as error:
+        raise _not_kept(folder, error) from None
+    with file:
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _lock(path: Path, observer: Observer) -> IO[str]:
+    """Return the file at `path`, locked, as soon as nobody else has it."""
+    while True:
+        file = path.open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            observer.note(f"Warm start: waiting for the warm start another process computes ({path})")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:  # some network folders have no locks: the work may be done twice, never wrongly
+            observer.note(f"Warm start: {path} cannot be locked ({error.strerror}), so others may compute it too")
+            return file
+        # Who had the lock removed the file, and a third process may have made another: only the one at `path` counts.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()
+
+
 def _train(config: RunConfig, policy: Policy, observer: Observer) -> None:
     settings = config.warm_start
     environment = build_environment(config.environment.name, {**config.environment.options, **settings.options})
@@ -128,10 +173,14 @@ def _keep(policy: Policy, folder: Path) -> None:
         part.rename(folder)
     except DISK_ERRORS as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise ConfigError(
-            f"The warm start cannot be kept in {folder.parent}: {why(error)}. Set warm_start.cache to a folder "
-            "that can be written."
-        ) from None
+        raise _not_kept(folder, error) from None
+
+
+def _not_kept(folder: Path, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"The warm start cannot be kept in {folder.parent}: {why(error)}. Set warm_start.cache to a folder that can be "
+        "written."
+    )
 
 
 def _unreadable(tokenizer: Tokenizer, text: str) -> str:
