@@ -6,6 +6,7 @@ so that importing this module stays quick.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,12 @@ PANEL_INCHES = (3.6, 2.75)
 DOTS_PER_INCH = 200
 MARKED = 15
 """About how many markers a long line carries."""
+DASHES = (0, (4, 2))
+"""Of earlier records."""
+ROW_GAP, COLUMN_GAP = 0.09, 0.07
+"""Inches around panels of curves, more than otherwise: rows are settings, and there may be four columns."""
+FEW_MARKED = 8
+"""About how many a curve carries, which shares its panel with others and their bands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +54,37 @@ class Line:
 
 
 @dataclass(frozen=True, slots=True)
+class Curve:
+    """A line that was averaged already: over runs, and over steps if it was noisy. Drawn as it is, with its band."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    colour: str
+    marker: str = ""
+    """Empty for none."""
+    raw: Sequence[float] = ()
+    """The values before smoothing, drawn faintly; as long as `x`, or empty."""
+    bands: Sequence[tuple[Sequence[float], Sequence[float], Sequence[float]]] = ()
+    """Stretches of the band: places, lower ends, upper ends."""
+    is_recorded: bool = False
+    """Whether it is an earlier record that the others are held against: thin, dashed, behind them."""
+
+
+@dataclass(frozen=True, slots=True)
 class Panel:
     """One pair of axes."""
 
     title: str
     x_label: str
     y_label: str
-    lines: Sequence[Line]
+    lines: Sequence[Line | Curve]
     empty: str = ""
     """What to say in place of lines if there are none."""
     counts_x: bool = False
     """Whether only whole numbers make sense on the x axis."""
+    log_y: bool = False
+    """Whether the y axis is logarithmic; values that are not above 0 are left out then."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +106,7 @@ class Drawing:
     columns: int = 2
     show_legend: bool = False
     """Whether lines are named below the panels; one line per panel is named by its title."""
+    panel_inches: tuple[float, float] = PANEL_INCHES
 
 
 def write_drawing(drawing: Drawing, stem: Path) -> list[Path]:
@@ -112,7 +140,8 @@ def make_figure(drawing: Drawing) -> Figure:
     columns = min(drawing.columns, len(drawing.panels))
     rows = -(-len(drawing.panels) // columns)
     has_legend = drawing.show_legend or bool(drawing.events)
-    size = (PANEL_INCHES[0] * columns, PANEL_INCHES[1] * rows + (0.35 if has_legend else 0.0))
+    width, height = drawing.panel_inches
+    size = (width * columns, height * rows + (0.35 if has_legend else 0.0))
     figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(rows, columns, squeeze=False)
@@ -121,23 +150,37 @@ def make_figure(drawing: Drawing) -> Figure:
         handles |= _draw_panel(axes, panel, drawing.events, named=drawing.show_legend)
     for axes in list(grid.flat)[len(drawing.panels) :]:
         axes.remove()
+    if any(isinstance(line, Curve) for panel in drawing.panels for line in panel.lines):
+        figure.align_ylabels()
+        figure.set_layout_engine("constrained", w_pad=COLUMN_GAP, h_pad=ROW_GAP if rows > 1 else None)
+    handles = _recorded_last(handles, drawing.panels)
     if handles:
         figure.legend(
             handles.values(),
             handles.keys(),
             loc="outside lower center",
-            ncols=min(4, len(handles)),
+            ncols=min(4 if columns < 4 else 6, len(handles)),
             frameon=False,
             fontsize=8.5,
         )
     return figure
 
 
+def _recorded_last(handles: dict[str, Any], panels: Sequence[Panel]) -> dict[str, Any]:
+    """Return a legend whose last entries stand for earlier records of all colours."""
+    from matplotlib.lines import Line2D
+
+    curves = [line for panel in panels for line in panel.lines if isinstance(line, Curve)]
+    recorded = dict.fromkeys(curve.label for curve in curves if curve.is_recorded)
+    proxies = {k: Line2D([], [], color="#333333", linestyle=DASHES, linewidth=0.9) for k in recorded if k in handles}
+    return {k: v for k, v in handles.items() if k not in proxies} | proxies
+
+
 def _draw_panel(axes: Axes, panel: Panel, events: Sequence[Event], *, named: bool) -> dict[str, Any]:
     """Draw one panel; return what belongs into the legend by label."""
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_title(panel.title, fontsize=11)
+    axes.set_title(panel.title, fontsize=8.5 if "\n" in panel.title else 11)
     axes.set_xlabel(panel.x_label, fontsize=9.5)
     axes.set_ylabel(panel.y_label, fontsize=9.5)
     axes.tick_params(labelsize=8.5)
@@ -152,14 +195,17 @@ def _draw_panel(axes: Axes, panel: Panel, events: Sequence[Event], *, named: boo
         return {}
     handles: dict[str, Any] = {}
     for line in panel.lines:
-        drawn = _draw_line(axes, line)
+        drawn = _draw_curve(axes, line, panel.log_y) if isinstance(line, Curve) else _draw_line(axes, line)
         if named:
             handles[line.label] = drawn
     for event, (colour, dashes) in zip(events, EVENT_STYLES, strict=False):
         for place in event.places:
             handles[event.label] = axes.axvline(place, color=colour, linestyle=dashes, linewidth=1.1, zorder=1.5)
-    _leave_room(axes, panel.lines)
-    axes.ticklabel_format(axis="both", style="sci", scilimits=(-3, 5), useMathText=True)
+    if panel.log_y:
+        axes.set_yscale("log")
+    else:
+        _leave_room(axes, panel.lines)
+    axes.ticklabel_format(axis="x" if panel.log_y else "both", style="sci", scilimits=(-3, 5), useMathText=True)
     if panel.counts_x:
         axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10], integer=True))
     return handles
@@ -184,7 +230,34 @@ def _draw_line(axes: Axes, line: Line) -> Any:
     )[0]
 
 
-def _leave_room(axes: Axes, lines: Sequence[Line]) -> None:
+def _draw_curve(axes: Axes, curve: Curve, above_zero: bool) -> Any:
+    """Draw a curve: its band, its raw values, and the line over both."""
+
+    def kept(values: Sequence[float]) -> list[float]:
+        return [v if v > 0 or not above_zero else math.nan for v in values]
+
+    for places, low, high in curve.bands:
+        axes.fill_between(places, kept(low), kept(high), color=curve.colour, alpha=0.2, linewidth=0)
+    if curve.raw:
+        axes.plot(curve.x, kept(curve.raw), color=curve.colour, alpha=0.3, linewidth=0.6)
+    if curve.is_recorded:
+        return axes.plot(curve.x, kept(curve.y), color=curve.colour, linestyle=DASHES, linewidth=0.9, zorder=1.9)[0]
+    apart = max(1, round(len(curve.x) / FEW_MARKED))
+    return axes.plot(
+        curve.x,
+        kept(curve.y),
+        color=curve.colour,
+        marker=curve.marker,
+        markersize=4,
+        markeredgecolor="white",
+        markeredgewidth=0.4,
+        markevery=(apart // 2, apart),
+        linewidth=1.6,
+        solid_joinstyle="round",
+    )[0]
+
+
+def _leave_room(axes: Axes, lines: Sequence[Line | Curve]) -> None:
     """Give a series that hardly moves an axis on which it looks so, in place of one that magnifies rounding."""
     values = [y for line in lines for y in line.y]
     low, high = min(values), max(values)

@@ -1,4 +1,4 @@
-"""Tables of a report: Markdown, and sums over families of metrics."""
+"""Tables: Markdown, columns for the terminal, and sums over families of metrics."""
 
 from __future__ import annotations
 
@@ -11,6 +11,27 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *body]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def aligned(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    """Return a table as text in columns: the first flush left, the others flush right, a long head on two lines."""
+    heads = [_two_lines(cell, max(len(line[i]) for line in body)) for i, cell in enumerate(head)]
+    lines = [[upper for upper, _ in heads], [lower for _, lower in heads], *body]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    texts = [
+        "  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(line, widths, strict=True)))
+        for line in (lines if any(lines[0]) else lines[1:])
+    ]
+    return "\n".join(text.rstrip() for text in texts)
+
+
+def _two_lines(text: str, width: int) -> tuple[str, str]:
+    """Split a head that is wider than its column before the word that leaves the shorter longest line."""
+    words = text.split()
+    if len(text) <= width or len(words) == 1:
+        return "", text
+    cuts = [(" ".join(words[:i]), " ".join(words[i:])) for i in range(1, len(words))]
+    return min(cuts, key=lambda cut: max(map(len, cut)))
 
 
 def summed(rows: Sequence[Row], prefix: str) -> dict[str, float]:
