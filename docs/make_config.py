@@ -126,8 +126,6 @@ def kind(annotation: Any) -> str:
         return f"list of {plural}" if Ellipsis in inner else f"{len(inner)} {plural}"
     if origin in (dict, Mapping):
         return "table"
-    if types.NoneType in inner:
-        return kind(next(part for part in inner if part is not types.NoneType))
     return {str: "text", int: "whole number", float: "number", bool: "true or false"}[annotation]
 
 
@@ -168,8 +166,6 @@ def shown(value: Any) -> str:
         return "required"
     if isinstance(value, str) and len(value) > 40:
         return "a built-in text"
-    if value is None:
-        return "unset"
     text = "{}" if value == {} else json.dumps(list(value) if isinstance(value, tuple) else value, ensure_ascii=False)
     return f"`{cell(text)}`"
 

@@ -13,7 +13,12 @@ from ratchet.algorithms.algorithm import Algorithm
 from ratchet.algorithms.table import ALGORITHMS
 from ratchet.core.errors import ConfigError, nearest
 
-COMMON = "Every algorithm also has: lr, kl_coef, kl, entropy_coef (see docs/configuration.md)."
+SHARED = (
+    "[algorithm] also takes, whatever its name: lr; kl_coef and kl (to the starting policy); sampler_kl_coef and "
+    "sampler_kl;\nentropy_coef; correction, correction_mode, correction_high, correction_low (importance weights "
+    "against the sampler).\nSee docs/configuration.md."
+)
+"""What every row has, in words."""
 
 
 def list_text() -> str:
@@ -31,7 +36,7 @@ def row_text(name: str) -> str:
     lines = [name, "=" * len(name), inspect.getdoc(row) or "", "", "Options in [algorithm]:"]
     parameters = _parameters(row)
     lines += parameters or ["  none"]
-    return "\n".join([*lines, "", COMMON])
+    return "\n".join([*lines, "", SHARED])
 
 
 def _parameters(row: Callable[..., Algorithm]) -> list[str]:
@@ -51,7 +56,9 @@ def _parameters(row: Callable[..., Algorithm]) -> list[str]:
 def _bound(constraint: Any) -> str:
     signs = {"Gt": ">", "Ge": "≥", "Lt": "<", "Le": "≤"}
     name = type(constraint).__name__
-    return f"{signs[name]} {getattr(constraint, name.lower())}" if name in signs else str(constraint)
+    if name in signs:
+        return f"{signs[name]} {getattr(constraint, name.lower())}"
+    return "finite" if str(constraint) == "allow_inf_nan=False" else str(constraint)
 
 
 def _shown(value: object) -> str:

@@ -79,9 +79,14 @@ def train(config: tuple[str, ...], plain: bool) -> None:
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
+@click.argument("settings", nargs=-1)
+@click.option("--accept-changes", is_flag=True, help="Go on although the config has changed; recorded as an event.")
 @click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
-def resume(run: Path, plain: bool) -> None:
-    """Go on with a stopped or killed RUN exactly where it was."""
+def resume(run: Path, settings: tuple[str, ...], plain: bool, accept_changes: bool) -> None:
+    """Go on with a stopped or killed RUN exactly where it was.
+
+    section.key=value words change its config from here on; --accept-changes agrees to that, and it is recorded.
+    """
     from ratchet.cli.view import watching
     from ratchet.store.run_store import RunStore
 
@@ -89,7 +94,29 @@ def resume(run: Path, plain: bool) -> None:
     from ratchet.run.launch import resume as go_on
 
     with watching(plain=plain) as observer:
-        go_on(run, observer)
+        go_on(run, observer, words=settings, accept_changes=accept_changes)
+
+
+@main.command()
+@click.argument("sweep", nargs=-1, required=True)
+@click.option("--only", multiple=True, metavar="AXIS=LABEL", help="Run these cells only; several are allowed.")
+@click.option("--folder", type=click.Path(path_type=Path), default=None, help="Folder of the cells: runs/SWEEP-sweep.")
+@click.option("--jobs", default=0, type=click.IntRange(min=0), help="Cells at once; 0 runs as many as the cores hold.")
+@click.option("--dry", is_flag=True, help="List the cells and what is there of each; run nothing.")
+@click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
+def sweep(
+    sweep: tuple[str, ...], only: tuple[str, ...], folder: Path | None, jobs: int, dry: bool, plain: bool
+) -> None:
+    """Train every cell of a sweep: SWEEP [KEY=VALUE ...]
+
+    SWEEP is a study (stale) or a .toml file with a base recipe and axes. Repeat the command to go on: finished cells
+    are skipped, begun ones resumed.
+    """
+    from ratchet.cli.sweep import Asked
+    from ratchet.cli.sweep import sweep as run_sweep
+
+    if not run_sweep(Asked(sweep, only, folder, jobs, dry, plain)):
+        sys.exit(EXIT_FAILED)
 
 
 @main.command()
@@ -179,6 +206,23 @@ def chart(runs: tuple[Path, ...], metrics: tuple[str, ...], x: str, out: Path | 
 
     for path in chart_files([RunStore.open(run) for run in runs], metrics, x, out):
         click.echo(path)
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--metric", "metrics", multiple=True, help="Panel to draw; several are allowed.")
+@click.option("--x", default="step", show_default=True, type=click.Choice(["step", "tokens", "flops", "time"]))
+@click.option("--label", "keys", multiple=True, metavar="KEY", help="Setting that tells methods apart; several.")
+@click.option("--reference/--no-reference", default=True, show_default=True, help="Hold against recorded references.")
+@click.option("--out", type=click.Path(path_type=Path), default=None, help="File to write; PNG, SVG, text, Markdown.")
+def compare(
+    runs: tuple[Path, ...], metrics: tuple[str, ...], x: str, keys: tuple[str, ...], reference: bool, out: Path | None
+) -> None:
+    """Compare RUNS, or all runs in a folder: methods over seeds, with intervals, collapses and divergences."""
+    from ratchet.charts.compare import Asked
+    from ratchet.cli.compare import comparison_text
+
+    click.echo(comparison_text(Asked(runs, metrics, x, keys, reference, out)))
 
 
 @main.command()

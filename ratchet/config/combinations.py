@@ -84,7 +84,7 @@ def _replay(config: RunConfig) -> Iterator[str]:
 
 def _staleness(config: RunConfig) -> Iterator[str]:
     bound = config.buffer.max_staleness
-    if bound is None or config.data.from_run:
+    if bound < 0 or config.data.from_run:
         return
     schedule = Schedule(config.sync)
     worst = max(schedule.staleness(k) for k in range(config.train.steps))

@@ -55,7 +55,8 @@ def find_recipe(word: str) -> Path:
 
 def recipe_names() -> list[str]:
     """Return the names of the shipped recipes."""
-    found = [p.relative_to(RECIPES).with_suffix("").as_posix() for p in RECIPES.glob("*/*.toml")]
+    files = (p for p in RECIPES.glob("*/*.toml") if p.name != "sweep.toml")
+    found = [p.relative_to(RECIPES).with_suffix("").as_posix() for p in files]
     return sorted(name.removesuffix("/config") for name in found)
 
 

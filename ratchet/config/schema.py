@@ -145,12 +145,12 @@ class AlgorithmSection(BaseModel):
 
     @model_validator(mode="after")
     def _terms(self) -> AlgorithmSection:
-        for name, coef in (("kl", self.kl_coef), ("sampler_kl", self.sampler_kl_coef)):
-            if getattr(self, name) == "k1" and any(values_of(coef)):
-                raise ValueError(
-                    f'{name} = "k1" has a gradient of mean zero, so {name}_coef cannot hold the policy back: '
-                    f'set {name} = "k2" or "k3", or {name}_coef = 0 to measure only'
-                )
+        # On the policy's own tokens the mean gradient of log p is zero; on the sampler's it is not, so k1 serves there.
+        if self.kl == "k1" and any(values_of(self.kl_coef)):
+            raise ValueError(
+                'kl = "k1" has a gradient of mean zero, so kl_coef cannot hold the policy back: set kl = "exact", '
+                '"k2" or "k3", or kl_coef = 0 to measure only'
+            )
         if self.correction_low and (self.correction == "none" or self.correction_mode == "truncate"):
             raise ValueError(
                 f"correction_low = {self.correction_low:g} is used by masking only: set correction_mode = "
@@ -224,8 +224,10 @@ class BufferSection(Section):
     cooldown: int = Field(0, ge=0, description="Steps a group rests after a use under replay.")
     max_uses: int = Field(0, ge=0, description="Most uses of a group under replay; 0 sets no limit.")
     capacity: int = Field(0, ge=0, description="Most groups kept under replay, lowest priority first out; 0: no limit.")
-    max_staleness: int | None = Field(
-        None, ge=0, description="Most steps a group's weights may be behind the trainer; older groups are dropped."
+    max_staleness: int = Field(
+        -1,
+        ge=-1,
+        description="Most steps a group's weights may be behind the trainer, else it is dropped; -1: no limit.",
     )
 
 

@@ -28,7 +28,7 @@ class Batch:
     greedy_reward: Tensor | None = None
     """(S,) float32: reward of the greedy answer to the sample's prompt, for algorithms that need "greedy"."""
     value: Tensor | None = None
-    """(N,) float32: the critic's estimate of the reward before each token, for algorithms that need "critic"."""
+    """(N,) float32: the critic's estimate of the reward before each token, for algorithms with a critic."""
     logp_teacher: Tensor | None = None
     """(N,) float32: log-probability under the teacher, for algorithms that need "teacher"."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -42,6 +42,8 @@ class _Asked:
     """Most new tokens, the context considered."""
     at: float
     """When it was asked."""
+    switches: list[tuple[int, int]] = field(default_factory=list)
+    """Loads in the middle of the answer: (place of the first token of the new weights, their version)."""
 
 
 class _Live:
@@ -122,6 +124,8 @@ class LocalEngine:
     def load(self, weights: Mapping[str, Tensor], version: int, fingerprint: str) -> None:
         self._runner.load(weights)
         self._version, self._fingerprint = version, fingerprint
+        for asked, place in zip(self._live.asked, self._live.length.tolist(), strict=True):
+            asked.switches.append((place, version))
 
     def close(self) -> None:
         self._runner.release(self._live.number.tolist())
@@ -255,6 +259,7 @@ class LocalEngine:
                 fingerprint=self._fingerprint,
                 stop=self._reason(i),
                 seconds=time.perf_counter() - asked.at,
+                switches=tuple(asked.switches),
             )
         )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Collection, Mapping
+from dataclasses import dataclass, replace
 from numbers import Real
 
 from ratchet.core.errors import RatchetError
@@ -43,26 +43,39 @@ class Explorer:
         self._environment, self._engine, self._tokenizer = environment, engine, tokenizer
         self._split, self._sampling, self._limits = split, sampling, limits
 
-    async def groups(self, step: int, first: int, prompts: int, samples: int) -> AsyncIterator[Group]:
-        """Yield the groups of tasks first .. first + prompts - 1 in this order, `samples` attempts each."""
-        tasks = [self._environment.task(self._split, first + i) for i in range(prompts)]
+    async def groups(
+        self, step: int, first: int, prompts: int, samples: int, *, skip: Collection[int] = (), greedy: bool = False
+    ) -> AsyncIterator[Group]:
+        """Yield the groups of tasks first .. first + prompts - 1 in this order, `samples` attempts each.
+
+        Indexes in `skip` are left out. With `greedy`, each group has one more attempt at temperature 0.
+        """
+        indexes = [first + i for i in range(prompts) if first + i not in skip]
+        tasks = [self._environment.task(self._split, index) for index in indexes]
         plays = [
-            [asyncio.ensure_future(self._attempt(task, first + i, attempt)) for attempt in range(samples)]
-            for i, task in enumerate(tasks)
+            [asyncio.ensure_future(self._attempt(task, index, attempt, self._sampling)) for attempt in range(samples)]
+            for index, task in zip(indexes, tasks, strict=True)
+        ]
+        certain = replace(self._sampling, temperature=0.0, top_p=1.0, top_k=0)
+        extras = [
+            asyncio.ensure_future(self._attempt(task, index, samples, certain))
+            for index, task in zip(indexes, tasks, strict=True)
+            if greedy
         ]
         try:
-            for i, (task, attempts) in enumerate(zip(tasks, plays, strict=True)):
-                yield Group(task, first + i, step, tuple([await a for a in attempts]))
+            for i, (index, task, attempts) in enumerate(zip(indexes, tasks, plays, strict=True)):
+                rollouts = tuple([await a for a in attempts])
+                yield Group(task, index, step, rollouts, await extras[i] if greedy else None)
         finally:
-            for attempt in (a for attempts in plays for a in attempts):
+            for attempt in (*(a for attempts in plays for a in attempts), *extras):
                 attempt.cancel()
 
-    async def _attempt(self, task: Task, index: int, attempt: int) -> Rollout:
+    async def _attempt(self, task: Task, index: int, attempt: int, sampling: Sampling) -> Rollout:
         """Play one attempt to its end or to its limit."""
         handle = RecordingHandle(
             self._engine,
             self._tokenizer,
-            self._sampling,
+            sampling,
             context=self._limits.context,
             seed=derive(self._split.seed, self._split.name, index, attempt),
         )

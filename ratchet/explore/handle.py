@@ -50,6 +50,7 @@ class RecordingHandle:
             stop=done.stop,
             text=self._tokenizer.decode(done.output),
             seconds=done.seconds,
+            switches=done.switches,
         )
         self._turns.append(turn)
         return Reply(turn.text, len(turn.output), turn.stop)

@@ -13,6 +13,7 @@ def explore_metrics(groups: Sequence[Group]) -> dict[str, float]:
     """Return reward, length, truncation and failure metrics of a step (names as in the metric dictionary)."""
     rollouts = [r for g in groups for r in g.rollouts]
     scored = [r for r in rollouts if r.score is not None]
+    greedy = [g.greedy for g in groups if g.greedy is not None]
     metrics: dict[str, float] = {"rollouts/asked": float(len(rollouts)), "rollouts/scored": float(len(scored))}
     if not scored:
         return metrics
@@ -37,6 +38,9 @@ def explore_metrics(groups: Sequence[Group]) -> dict[str, float]:
         metrics[f"reward/parts/{name}"] = float(np.mean(values))
     for name in sorted({name for r in scored for name in r.metrics}):
         metrics[f"env/{name}"] = float(np.mean([r.metrics[name] for r in scored if name in r.metrics]))
+    if certain := [r.score.value for r in greedy if r.score is not None]:
+        metrics["reward/greedy"] = float(np.mean(certain))
+        metrics["tokens/greedy"] = float(sum(r.output_tokens for r in greedy))
     for reason in sorted({r.status.value for r in rollouts} - {"ok"}):
         metrics[f"drop/{reason}"] = float(sum(r.status.value == reason for r in rollouts))
     return metrics

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -44,6 +45,12 @@ class Tokenizer:
         self.end_tokens = tuple(end_tokens)
         self._chats: dict[tuple[Message, ...], Tokens] = {}
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of what gives tokens their meaning: twelve hexadecimal digits."""
+        vocabulary = json.dumps([self.backend.to_str(), self.end_tokens])
+        return hashlib.blake2b(vocabulary.encode(), digest_size=6).hexdigest()
 
     def encode(self, text: str) -> Tokens:
         """Return the tokens of a text; nothing is added around it."""

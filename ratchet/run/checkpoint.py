@@ -19,6 +19,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -44,6 +45,10 @@ class RunState:
     fingerprint: str
     samplers: Mapping[str, str] = field(default_factory=dict)
     """Version -> fingerprint of the older weights that steps to come are sampled with."""
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    """Version -> fingerprint of all weights whose groups steps to come may be trained on."""
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """The config of the run so far, as nested mappings: a changed one must not slip in unseen."""
     totals: Mapping[str, float] = field(default_factory=dict)
     """Cumulative counts: tokens, rollouts, FLOPs, seconds."""
     best_reward: float | None = None
@@ -174,12 +179,16 @@ def read_checkpoint(path: Path) -> Checkpoint:
     )
 
 
-def prune(folder: Path, keep: int, also: frozenset[int]) -> None:
-    """Remove all but the newest `keep` checkpoints; the initial one and those of the steps `also` stay."""
+def prune(folder: Path, keep: int, also: frozenset[int]) -> int:
+    """Remove all but the newest `keep` checkpoints; the initial one and those of the steps `also` stay.
+
+    Returns the steps done at the oldest of the newest.
+    """
     found = list_checkpoints(folder)
     for path in found[:-keep]:
         if int(path.name[5:]) not in also | {0}:
             shutil.rmtree(path, ignore_errors=True)
+    return int(found[-keep:][0].name[5:])
 
 
 def _sampler_path(folder: Path, version: int) -> Path:

@@ -19,7 +19,8 @@ from ratchet.explore.explorer import ExploreLimits, Explorer
 from ratchet.policy.policy import Policy
 from ratchet.policy.tokenizer import Tokenizer
 from ratchet.run.checkpoint import chosen_checkpoint
-from ratchet.run.parts import Parts, choose_device, make_environment, plan_for, sampling_of
+from ratchet.run.parts import Parts, choose_device, make_environment, plan_for
+from ratchet.run.source import sampling_of
 from ratchet.store.run_store import RunStore
 
 Z95 = 1.959963984540054

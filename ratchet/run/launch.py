@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import shlex
 import signal
 import time
 import traceback
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ratchet.config.read import config_from_tree
+from ratchet.config.read import config_from_tree, merge, parse_override
 from ratchet.config.schema import RunConfig
 from ratchet.core.errors import ConfigError, RatchetError, RunError
 from ratchet.core.protocols import Environment
@@ -23,21 +24,26 @@ from ratchet.core.task import Split
 from ratchet.environments.table import close_environment
 from ratchet.policy.policy import Policy
 from ratchet.rewards.probe import probe, verdict
-from ratchet.run.checkpoint import RunState, checkpoint_path, newest_sound, read_checkpoint
+from ratchet.run.changes import Change, accept, changes
+from ratchet.run.checkpoint import Checkpoint, RunState, checkpoint_path, newest_sound, read_checkpoint
 from ratchet.run.finish import finish
 from ratchet.run.loops import checkpoint, run_loops
 from ratchet.run.machine import describe_environment
 from ratchet.run.observer import Observer, Silent
 from ratchet.run.parts import (
+    Models,
     Parts,
     assemble,
+    buffer_table,
     choose_device,
     fresh_policy,
     frozen_copy,
     make_algorithm,
     make_environment,
     plan_for,
+    teacher_of,
 )
+from ratchet.run.source import recorded_groups
 from ratchet.run.sync import Weights, frozen
 from ratchet.run.warm_start import warm_started
 from ratchet.store.run_store import RunStore
@@ -64,6 +70,8 @@ def train(config: RunConfig, observer: Observer | None = None) -> RunResult:
     try:
         policy = fresh_policy(config, environment)
         plan = plan_for(config, policy, environment)
+        recorded = recorded_groups(config, policy)
+        teacher = teacher_of(config, algorithm, policy)
         folder = choose_folder(config)
         check_writable(folder.parent)
         probed = probe_reward(config, environment, observer)
@@ -71,9 +79,11 @@ def train(config: RunConfig, observer: Observer | None = None) -> RunResult:
         store = RunStore.create(folder, config.model_dump(mode="json"), plan.as_json(), describe_environment())
         observer.note(f"Run: {folder}")
         fingerprint = policy.fingerprint()
-        state = RunState(0, 0, fingerprint)
+        state = RunState(0, 0, fingerprint, asked=config.model_dump(mode="json"))
         reference = frozen_copy(policy) if config.train.reference_kl else None
-        parts = assemble(config, algorithm, store, policy, reference, plan, environment, state, observer)
+        models = Models(policy, reference, teacher)
+        table = buffer_table(config, store, policy, create=True)
+        parts = assemble(config, algorithm, store, models, plan, environment, state, table, recorded, observer)
         parts.fingerprints[0] = fingerprint
         parts.sync.offer(frozen(policy.weights(), 0, fingerprint))
         store.append_event("start", 0, parameters=plan.parameters, fingerprint=fingerprint)
@@ -84,45 +94,81 @@ def train(config: RunConfig, observer: Observer | None = None) -> RunResult:
         close_environment(environment)
 
 
-def resume(folder: Path, observer: Observer | None = None) -> RunResult:
-    """Go on with a run from its newest sound checkpoint. Raises `ConfigError` or `RunError`."""
+def resume(
+    folder: Path, observer: Observer | None = None, *, words: Sequence[str] = (), accept_changes: bool = False
+) -> RunResult:
+    """Go on with a run from its newest sound checkpoint. Raises `ConfigError` or `RunError`.
+
+    `words` are ``key=value`` settings laid over the run's config. A config that differs from the one the run went by
+    so far is refused unless `accept_changes`; the changes are then an event of the run.
+    """
     observer = observer or Silent()
     store = RunStore.open(folder)
-    config = config_from_tree(store.config_tree())
+    tree = store.config_tree()
+    for word in words:
+        tree = merge(tree, parse_override(word))
+    config = config_from_tree(tree)
     set_threads(config)
-    checkpoints = folder / "checkpoints"
-    path, complaints = newest_sound(checkpoints)
+    path, complaints = newest_sound(folder / "checkpoints")
+    saved = read_checkpoint(path)
+    found = changes(saved.state.asked, config.model_dump(mode="json"))
+    accept(found, accepted=accept_changes, resume=shlex.join(["ratchet resume", str(folder), *words]))
     for complaint in complaints:
         observer.note(complaint)
         store.append_event("damaged_checkpoint", -1, what=complaint)
-    saved = read_checkpoint(path)
-    if any(event["kind"] == "finished" for event in store.events()):
+    if saved.state.step >= config.train.steps and any(event["kind"] == "finished" for event in store.events()):
         observer.note(f"{folder} is finished: all {config.train.steps} steps are done.")
         return RunResult(folder, finished=True)
-    algorithm = make_algorithm(config)
     environment = make_environment(config)
     try:
-        device = choose_device(config)
-        policy = Policy.load(path, device=device, dtype=config.policy.dtype)
-        if policy.fingerprint() != saved.state.fingerprint:
-            raise RunError(f"{path}: the weights are not those of its state.json. Remove this folder and resume again.")
-        first = Policy.load(checkpoint_path(checkpoints, 0), device=device, dtype=config.policy.dtype)
-        reference = first.decoder.requires_grad_(False) if config.train.reference_kl else None
-        plan = plan_for(config, policy, environment)
-        parts = assemble(config, algorithm, store, policy, reference, plan, environment, saved.state, observer)
-        parts.trainer.restore(saved.optimiser)
-        state = saved.state
-        parts.fingerprints |= {state.version: state.fingerprint}
-        parts.sync.offer(frozen(policy.weights(), state.version, state.fingerprint))
-        for version, tensors in saved.samplers.items():
-            parts.fingerprints[version] = state.samplers[str(version)]
-            on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
-            parts.sync.offer(Weights(on_device, version, state.samplers[str(version)]))
-        store.append_event("resume", state.step, checkpoint=path.name, environment=describe_environment())
-        observer.note(f"Resuming {folder} at step {state.step} of {config.train.steps}")
-        return _drive(parts)
+        return _drive(_reassembled(config, store, saved, found, environment, observer))
     finally:
         close_environment(environment)
+
+
+def _reassembled(
+    config: RunConfig,
+    store: RunStore,
+    saved: Checkpoint,
+    found: Sequence[Change],
+    environment: Environment,
+    observer: Observer,
+) -> Parts:
+    """Return the parts of a run as they stood at a checkpoint; from here on it goes by `config`."""
+    device, dtype = choose_device(config), config.policy.dtype
+    algorithm = make_algorithm(config)
+    policy = Policy.load(saved.folder, device=device, dtype=dtype)
+    if policy.fingerprint() != saved.state.fingerprint:
+        raise RunError(
+            f"{saved.folder}: the weights are not those of its state.json. Remove this folder and resume again."
+        )
+    first = Policy.load(checkpoint_path(saved.folder.parent, 0), device=device, dtype=dtype)
+    reference = first.decoder.requires_grad_(False) if config.train.reference_kl else None
+    models = Models(policy, reference, teacher_of(config, algorithm, policy))
+    recorded = recorded_groups(config, policy)
+    plan = plan_for(config, policy, environment)
+    state = replace(saved.state, asked=config.model_dump(mode="json"))
+    table = buffer_table(config, store, policy, create=False)
+    if found:
+        store.replace_config(config.model_dump(mode="json"), plan.as_json(), step=state.step)
+        store.append_event("config_changed", state.step, changes=[c._asdict() for c in found])
+        observer.note(f"Changed, and recorded: {'; '.join(map(str, found))}")
+    known = {int(version): made for version, made in state.fingerprints.items()}
+    kept = table.rewind(state.step, known)
+    parts = assemble(config, algorithm, store, models, plan, environment, state, table, recorded, observer)
+    parts.trainer.restore(saved.optimiser)
+    parts.fingerprints |= known
+    parts.sync.offer(frozen(policy.weights(), state.version, state.fingerprint))
+    for version, tensors in saved.samplers.items():
+        parts.fingerprints[version] = state.samplers[str(version)]
+        on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
+        parts.sync.offer(Weights(on_device, version, state.samplers[str(version)]))
+    facts = {"checkpoint": saved.folder.name, "groups_kept": kept, "environment": describe_environment()}
+    store.append_event("resume", state.step, **facts)
+    observer.note(f"Resuming {store.folder} at step {state.step} of {config.train.steps}")
+    if config.sync.partial_rollouts:
+        observer.note("sync.partial_rollouts: what follows depends on timing and will not repeat bit for bit.")
+    return parts
 
 
 def set_threads(config: RunConfig) -> None:
@@ -217,6 +263,9 @@ async def _until_stopped(parts: Parts) -> bool:
         for number in handled:
             loop.remove_signal_handler(number)
         parts.engine.close()
+        parts.buffer.close()
+        if parts.thread is not None:
+            parts.thread.shutdown()
 
 
 def _record_end(parts: Parts, kind: str, facts: Mapping[str, Any]) -> None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from ratchet.buffer.buffer import Taken
 from ratchet.core.errors import RunError
 from ratchet.core.rollout import Group
 from ratchet.explore.measure import explore_metrics
@@ -15,12 +16,16 @@ from ratchet.run.costs import step_costs
 from ratchet.run.evaluate import evaluate
 from ratchet.run.gate import check_versions, first_step_gate
 from ratchet.run.machine import resident_bytes
-from ratchet.run.parts import Parts, sampling_of
+from ratchet.run.parts import Parts
+from ratchet.run.source import sampling_of
+from ratchet.train.ledger import ledger
+from ratchet.train.trainer import StepReport
 
 
 async def explore_loop(p: Parts) -> None:
     """Sample the batch of every step with the weights its schedule names."""
     explore = p.config.explore
+    greedy = "greedy" in p.trainer.algorithm.needs
     for k in range(p.state.step, p.config.train.steps):
         with p.waits.on("explorer", "training"):
             await p.buffer.room_for(k)
@@ -29,7 +34,9 @@ async def explore_loop(p: Parts) -> None:
         async with p.engine_use:
             with p.waits.on("explorer", "weights"):
                 await p.sync.arrive(p.schedule.version_for(k))
-            async for group in p.explorer.groups(k, first, prompts, explore.samples_per_prompt):
+            there = {first + i for i in range(prompts)} - set(p.buffer.missing(k))  # a resumed run finds some
+            source = p.source.groups(k, first, prompts, explore.samples_per_prompt, skip=there, greedy=greedy)
+            async for group in source:
                 await p.buffer.put(group)
 
 
@@ -39,9 +46,10 @@ async def train_loop(p: Parts) -> None:
     for k in range(p.state.step, p.config.train.steps):
         started = time.perf_counter()
         with p.waits.on("trainer", "groups"):
-            groups = await p.buffer.take(k)
+            taken = await p.buffer.take(k)
         explored = time.perf_counter() - started
-        row = finish_step(p, k, groups, explored)
+        async with p.training:
+            row = await finish_step(p, k, taken, explored)
         await p.sync.publish(p.policy.weights(), p.state.version, p.state.fingerprint)
         p.sync.retire(p.schedule.version_for(k + 1))
         await evaluate_if_due(p)
@@ -50,19 +58,21 @@ async def train_loop(p: Parts) -> None:
         await p.buffer.trained(k)
 
 
-def finish_step(p: Parts, k: int, groups: Sequence[Group], explored_s: float) -> Mapping[str, float]:
-    """Train step k, record it, return its row. Never gives way: a stop finds the step done or not begun."""
+async def finish_step(p: Parts, k: int, taken: Taken, explored_s: float) -> Mapping[str, float]:
+    """Train step k, record it, return its row. A stop waits for the end: the step is done or not begun."""
     started = time.perf_counter()
-    facts = explore_metrics(groups)
+    asked = [*taken.fresh, *taken.stale]
+    facts = explore_metrics(asked)
     if p.config.record.rollouts:
-        p.store.write_groups(k, groups)
-    refuse_failures(p, k, groups)
-    checked = before_training(p, k, groups)
-    report = p.trainer.step(groups, k)
+        p.store.write_groups(k, asked)
+    refuse_failures(p, k, asked)
+    checked = before_training(p, k, taken.trained)
+    report = await train_step(p, k, taken.trained)
+    kept = p.buffer.finish(k)
     fingerprint = p.policy.fingerprint()
     p.fingerprints[k + 1] = fingerprint
     trained_s = time.perf_counter() - started
-    costs = step_costs(p.policy.shape, groups, reference=p.config.train.reference_kl)
+    costs = step_costs(p.policy.shape, asked, taken.trained, passes=p.trainer.extra_passes)
     totals = {name: p.state.totals.get(name, 0.0) + value for name, value in costs.items()}
     totals["seconds"] = p.state.totals.get("seconds", 0.0) + explored_s + trained_s
     p.state = replace(p.state, step=k + 1, version=k + 1, fingerprint=fingerprint, totals=totals)
@@ -71,7 +81,8 @@ def finish_step(p: Parts, k: int, groups: Sequence[Group], explored_s: float) ->
         **facts,
         **report.metrics,
         **checked,
-        **{name: float(count) for name, count in report.ledger.items()},
+        **kept,
+        **{name: float(count) for name, count in fates(p, taken).items()},
         **{f"{name}/step": value for name, value in costs.items()},
         **{f"{name}/total": value for name, value in totals.items()},
         **p.waits.take_seconds(),
@@ -84,8 +95,24 @@ def finish_step(p: Parts, k: int, groups: Sequence[Group], explored_s: float) ->
     return row
 
 
+async def train_step(p: Parts, k: int, groups: Sequence[Group]) -> StepReport:
+    """Train on some groups, in a thread if the sampler is to work on meanwhile."""
+    if p.thread is None:
+        return p.trainer.step(groups, k)
+    return await asyncio.get_running_loop().run_in_executor(p.thread, p.trainer.step, groups, k)
+
+
+def fates(p: Parts, taken: Taken) -> Mapping[str, int]:
+    """Say where every prompt, rollout and token sampled for this step went."""
+    chosen = {id(g) for g in taken.trained}
+    left = {"stale": taken.stale, "in_buffer": [g for g in taken.fresh if id(g) not in chosen]}
+    return ledger([*taken.fresh, *taken.stale], [g for g in taken.trained if p.trainer.takes(g)], left)
+
+
 def before_training(p: Parts, k: int, groups: Sequence[Group]) -> Mapping[str, float]:
     """Refuse samples of weights the trainer never produced; at step 0, hold sampler and trainer together."""
+    if p.config.data.from_run:  # other weights sampled these; `kl/old` says how far they are
+        return {}
     if k > 0:
         check_versions(groups, p.fingerprints)
         return {}
@@ -125,13 +152,19 @@ def checkpoint(p: Parts) -> None:
     """Write the state of the run, then remove checkpoints that need not stay."""
     p.sync.retire(p.schedule.version_for(p.state.step))
     older = [w for w in p.sync.kept() if w.version < p.state.version]
-    p.state = replace(p.state, samplers={str(w.version): w.fingerprint for w in older})
+    held = {*p.buffer.versions(), p.state.version, *(w.version for w in older)}
+    p.state = replace(
+        p.state,
+        samplers={str(w.version): w.fingerprint for w in older},
+        fingerprints={str(v): p.fingerprints[v] for v in sorted(held) if v in p.fingerprints},
+    )
     folder = p.store.folder / "checkpoints"
+    p.buffer.flush()
     path = write_checkpoint(
         folder, p.policy, p.state, p.trainer.state(), samplers={w.version: w.tensors for w in older}
     )
     p.store.append_event("checkpoint", p.state.step, path=str(path.relative_to(p.store.folder)))
-    prune(folder, p.config.record.keep_checkpoints, frozenset({p.state.best_step}))
+    p.buffer.keep_from(prune(folder, p.config.record.keep_checkpoints, frozenset({p.state.best_step})))
 
 
 async def evaluate_if_due(p: Parts) -> None:
@@ -163,6 +196,10 @@ async def run_loops(p: Parts, stop: asyncio.Event) -> bool:
                 task.result()  # raises what the loop raised
             if stopping.done():
                 break
+        async with p.training:  # a step in a thread runs to its end and is recorded
+            cancel = [t for t in (*loops, stopping) if not t.done()]
+            for task in cancel:
+                task.cancel()
     finally:
         for task in (*loops, stopping):
             task.cancel()

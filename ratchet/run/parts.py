@@ -6,27 +6,30 @@ import asyncio
 import copy
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import torch
 
 from ratchet.algorithms.algorithm import Algorithm
 from ratchet.algorithms.table import build_algorithm
+from ratchet.buffer.buffer import Buffer
+from ratchet.buffer.groups import GroupTable
 from ratchet.config.plan import Plan, make_plan
 from ratchet.config.schedule import Schedule
 from ratchet.config.schema import RunConfig
 from ratchet.core.errors import ConfigError
-from ratchet.core.protocols import Engine, Environment, Sampling
+from ratchet.core.protocols import Engine, Environment
 from ratchet.core.task import Split
 from ratchet.engines.build import local_engine
 from ratchet.environments.single_turn import Alphabet
 from ratchet.environments.table import build_environment
-from ratchet.explore.explorer import ExploreLimits, Explorer
+from ratchet.explore.recorded import RecordedGroups
 from ratchet.policy.decoder import Decoder
 from ratchet.policy.policy import Policy
-from ratchet.run.buffer import StepBuffer
 from ratchet.run.checkpoint import RunState
 from ratchet.run.observer import Observer
+from ratchet.run.source import Source, explorer_of
 from ratchet.run.sync import MemorySync
 from ratchet.run.waiting import Waits
 from ratchet.store.run_store import RunStore
@@ -34,6 +37,16 @@ from ratchet.train.trainer import Trainer
 
 PRINTABLE = "".join(chr(c) for c in range(32, 127)) + "\n"
 """What a tiny tokenizer knows when its environment does not say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """The policy and the frozen decoders that training looks at."""
+
+    policy: Policy
+    reference: Decoder | None
+    """The starting policy, which the KL is measured to."""
+    teacher: Decoder | None
 
 
 @dataclass(slots=True)
@@ -46,8 +59,8 @@ class Parts:
     environment: Environment
     policy: Policy
     engine: Engine
-    explorer: Explorer
-    buffer: StepBuffer
+    source: Source
+    buffer: Buffer
     trainer: Trainer
     schedule: Schedule
     sync: MemorySync
@@ -55,6 +68,10 @@ class Parts:
     observer: Observer
     engine_use: asyncio.Lock
     """Held by whoever samples: exploration and evaluation want different weights."""
+    training: asyncio.Lock
+    """Held while a step is trained and recorded: a stop waits for it."""
+    thread: ThreadPoolExecutor | None
+    """Where steps are trained if the sampler works on meanwhile."""
     state: RunState
     """Where the run stands; replaced at the end of each step."""
     fingerprints: dict[int, str] = field(default_factory=dict)
@@ -92,18 +109,6 @@ def fresh_policy(config: RunConfig, environment: Environment) -> Policy:
     )
 
 
-def sampling_of(config: RunConfig) -> Sampling:
-    """Return how the config's explorer draws tokens."""
-    explore = config.explore
-    return Sampling(
-        max_tokens=explore.max_tokens,
-        temperature=explore.temperature,
-        top_p=explore.top_p,
-        top_k=explore.top_k,
-        stop=explore.stop,
-    )
-
-
 def plan_for(config: RunConfig, policy: Policy, environment: Environment) -> Plan:
     """Return the plan of a run, with the prompt length measured on the first tasks.
 
@@ -128,14 +133,16 @@ def assemble(
     config: RunConfig,
     algorithm: Algorithm,
     store: RunStore,
-    policy: Policy,
-    reference: Decoder | None,
+    models: Models,
     plan: Plan,
     environment: Environment,
     state: RunState,
+    table: GroupTable,
+    recorded: RecordedGroups | None,
     observer: Observer,
 ) -> Parts:
-    """Return the parts of a run, wired. `reference` is what the KL is measured to."""
+    """Return the parts of a run, wired. `table` stands where `state` stands; `recorded` takes the explorer's place."""
+    policy = models.policy
     engine = local_engine(policy, context=plan.context_tokens, max_rows=config.engine.max_rows)
     schedule = Schedule(config.sync)
     wanted = frozenset(schedule.version_for(k) for k in range(config.train.steps))
@@ -147,15 +154,9 @@ def assemble(
         config.train,
         seed=config.run.seed,
         temperature=explore.temperature,
-        reference=reference,
-    )
-    explorer = Explorer(
-        environment,
-        engine,
-        policy.tokenizer,
-        Split("train", config.run.seed),
-        sampling_of(config),
-        ExploreLimits(context=plan.context_tokens, rollout_timeout_s=explore.rollout_timeout_s),
+        reference=models.reference,
+        teacher=models.teacher,
+        foreign=bool(config.data.from_run),
     )
     parts = Parts(
         config=config,
@@ -164,24 +165,70 @@ def assemble(
         environment=environment,
         policy=policy,
         engine=engine,
-        explorer=explorer,
-        buffer=StepBuffer(explore.prompts_per_step, ahead=config.sync.offset, done=state.step),
+        source=recorded or explorer_of(config, environment, engine, policy, plan),
+        buffer=Buffer(
+            table,
+            config.buffer,
+            prompts_per_step=explore.prompts_per_step,
+            train_prompts=config.train_prompts,
+            ahead=config.sync.offset,
+            done=state.step,
+        ),
         trainer=trainer,
         schedule=schedule,
-        sync=MemorySync(engine, wanted),
+        sync=MemorySync(engine, wanted, at_once=config.sync.partial_rollouts),
         waits=Waits(lambda: None),
         observer=observer,
         engine_use=asyncio.Lock(),
+        training=asyncio.Lock(),
+        thread=_trainer_thread() if config.train.overlap else None,
         state=state,
     )
     parts.waits = Waits(lambda: _tell(parts))
     return parts
 
 
+def buffer_table(config: RunConfig, store: RunStore, policy: Policy, *, create: bool) -> GroupTable:
+    """Return the table behind the run's buffer. Raises `ConfigError` if it cannot be made, found or used."""
+    return GroupTable.open(
+        config.buffer.url or f"sqlite:///{store.folder.resolve() / 'buffer.sqlite'}",
+        config.buffer.name or store.folder.name,
+        tokenizer=policy.tokenizer.fingerprint,
+        create=create,
+    )
+
+
+def teacher_of(config: RunConfig, algorithm: Algorithm, policy: Policy) -> Decoder | None:
+    """Return the frozen teacher where the algorithm needs one.
+
+    Raises `ConfigError` if there is none, one that nobody asks, or one that speaks other tokens.
+    """
+    folder, needed = config.policy.teacher, "teacher" in algorithm.needs
+    if not folder and not needed:
+        return None
+    if not folder:
+        raise ConfigError(
+            f'algorithm.name = "{config.algorithm.name}" learns from a teacher, but policy.teacher is empty. Set it to '
+            "the folder of a Hugging Face checkpoint with the policy's tokenizer."
+        )
+    if not needed:
+        raise ConfigError(
+            f'policy.teacher = "{folder}" is given, but algorithm.name = "{config.algorithm.name}" asks no teacher. '
+            'Leave it out, or set algorithm.name = "distill".'
+        )
+    teacher = Policy.load(folder, device=policy.device, dtype=config.policy.dtype)
+    if teacher.tokenizer.fingerprint != policy.tokenizer.fingerprint:
+        raise ConfigError(
+            f'policy.teacher = "{folder}" has another tokenizer ({teacher.tokenizer.fingerprint}) than the policy '
+            f"({policy.tokenizer.fingerprint}): it cannot read the policy's tokens. Choose one of the same family."
+        )
+    return teacher.decoder.requires_grad_(False)
+
+
 def make_algorithm(config: RunConfig) -> Algorithm:
     """Return the algorithm the config names.
 
-    Raises `ConfigError` for an unknown name or option, or groups too small for its baseline.
+    Raises `ConfigError` for an unknown name or option, groups too small for its baseline, or terms it cannot have.
     """
     algorithm = build_algorithm(config.algorithm.name, config.algorithm.options)
     need, have = algorithm.min_group, config.explore.samples_per_prompt
@@ -190,12 +237,26 @@ def make_algorithm(config: RunConfig) -> Algorithm:
             f'algorithm.name = "{config.algorithm.name}" compares at least {need} samples of a prompt, but '
             f"explore.samples_per_prompt = {have}. Raise it to {need} or more."
         )
+    for key in ("correction", "sampler_kl_coef"):
+        value = getattr(config.algorithm, key)
+        if not algorithm.sampled and value not in ("none", 0):
+            raise ConfigError(
+                f"algorithm.{key} = {value!r} compares with the sampling policy, but algorithm.name = "
+                f'"{config.algorithm.name}" does not use what was sampled. Leave algorithm.{key} out.'
+            )
     return algorithm
 
 
 def frozen_copy(policy: Policy) -> Decoder:
     """Return a copy of the decoder that will not change."""
     return copy.deepcopy(policy.decoder).requires_grad_(False)
+
+
+def _trainer_thread() -> ThreadPoolExecutor:
+    """Return one thread that computes with as many threads as this one does: their number decides rounding."""
+    return ThreadPoolExecutor(
+        1, thread_name_prefix="trainer", initializer=torch.set_num_threads, initargs=(torch.get_num_threads(),)
+    )
 
 
 def _tell(parts: Parts) -> None:

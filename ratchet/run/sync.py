@@ -23,9 +23,12 @@ class Weights:
 class MemorySync:
     """Hands weights over inside one process."""
 
-    def __init__(self, engine: Engine, wanted: frozenset[int]) -> None:
-        """`wanted` are the versions the schedule will ever ask for: only these are copied, and kept until `retire`."""
-        self._engine, self._wanted = engine, wanted
+    def __init__(self, engine: Engine, wanted: frozenset[int], *, at_once: bool = False) -> None:
+        """`wanted` are the versions the schedule will ever ask for: only these are copied, and kept until `retire`.
+
+        With `at_once` the engine gets each of them as soon as it is there, in the middle of answers too.
+        """
+        self._engine, self._wanted, self._at_once = engine, wanted, at_once
         self._published: dict[int, Weights] = {}
         self._changed = asyncio.Condition()
         self.held: Weights | None = None
@@ -37,20 +40,26 @@ class MemorySync:
             return
         async with self._changed:
             self._published[version] = frozen(weights, version, fingerprint)
+            if self._at_once:
+                self.hold(self._published[version])
             self._changed.notify_all()
 
     def offer(self, weights: Weights) -> None:
-        """Make a version available before the loops begin."""
-        if weights.version in self._wanted:
-            self._published[weights.version] = weights
+        """Make a version available before the loops begin, wanted or not: it may stand in for one that is gone."""
+        self._published[weights.version] = weights
 
     async def arrive(self, version: int) -> None:
-        """Return when the engine holds `version`, waiting for its publication if need be."""
-        if self._engine.version == version:
+        """Return when the engine holds `version`, waiting for its publication if need be.
+
+        A newer version will do where weights are loaded at once, and where the version was never kept: a run that
+        goes on with another schedule may ask for one that the old schedule did not want.
+        """
+        if self._engine.version == version or (self._at_once and self._engine.version > version):
             return
         async with self._changed:
-            await self._changed.wait_for(lambda: version in self._published)
-        self.hold(self._published[version])
+            # Versions are published in order: if a newer one is there, an absent one will not come.
+            await self._changed.wait_for(lambda: any(v >= version for v in self._published))
+        self.hold(self._published[min(v for v in self._published if v >= version)])
 
     def retire(self, oldest: int) -> None:
         """Forget versions before `oldest`: no step will ask for them again."""

@@ -72,6 +72,19 @@ class RunStore:
             raise ConfigError(f"{folder} is not a run folder: it has no config.toml.")
         return cls(folder)
 
+    def replace_config(self, config: Mapping[str, Any], plan: Mapping[str, Any], *, step: int) -> None:
+        """Put a changed config and plan in place; the old ones stay beside them, named after the step."""
+        with _writing(self.folder):
+            for name, text in (
+                ("config.toml", tomli_w.dumps(_without_none(config))),
+                ("plan.json", json.dumps(plan, indent=2) + "\n"),
+            ):
+                path = self.folder / name
+                path.with_name(f"{path.stem}-until-step-{step}{path.suffix}").write_bytes(path.read_bytes())
+                part = path.with_suffix(".part")
+                part.write_text(text, encoding="utf-8")
+                part.replace(path)
+
     def config_tree(self) -> Row:
         """Return the run's config as nested mappings."""
         return tomllib.loads((self.folder / "config.toml").read_text(encoding="utf-8"))

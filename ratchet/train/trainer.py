@@ -117,8 +117,7 @@ class Trainer:
 
     def step(self, groups: Sequence[Group], step: int) -> StepReport:
         """Train on the groups of one step and report. Raises `NumericsError` if a number stops being finite."""
-        greedy = "greedy" in self.algorithm.needs
-        used = [g for g in groups if usable(g, self.algorithm.min_group, greedy=greedy)]
+        used = [g for g in groups if self.takes(g)]
         samples = flatten(used)
         self._begin_iteration(samples)
         tally, lr = Tally(), at(self.method.lr, step)
@@ -143,6 +142,17 @@ class Trainer:
                     chosen, whole.batch.select(_numbers(part, whole.sampled)), grad_clip=self.config.grad_clip
                 )
         return StepReport(self._metrics(samples, tally, lr, step) | extra, ledger(groups, used))
+
+    def takes(self, group: Group) -> bool:
+        """Return whether a group has what the algorithm compares: enough scored attempts, a greedy one if asked."""
+        return usable(group, self.algorithm.min_group, greedy="greedy" in self.algorithm.needs)
+
+    @property
+    def extra_passes(self) -> int:
+        """Forward passes per step besides the policy's own forward and backward; a critic's step counts three."""
+        corrected = self.method.correction != "none"
+        frozen = sum(x is not None for x in (self._reference, self._teacher))
+        return frozen + corrected + (4 if self._critic is not None else 0)
 
     @torch.no_grad()
     def logprobs(self, groups: Sequence[Group], *, temperature: float | None = None) -> tuple[Tensor, Tensor]:

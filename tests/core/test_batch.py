@@ -55,7 +55,15 @@ def test_a_selection_holds_the_facts_of_the_chosen_samples_in_the_order_asked(b:
 
 def test_an_optional_column_is_selected_with_the_rest() -> None:
     b = batch([2, 3], [0, 0], [0.0, 1.0])
-    with_reference = Batch(b.sample, b.group, b.reward, b.version, b.logp_behaviour, logp_teacher=torch.arange(5.0), greedy_reward=torch.tensor([7.0, 8.0]))
+    with_reference = Batch(
+        b.sample,
+        b.group,
+        b.reward,
+        b.version,
+        b.logp_behaviour,
+        logp_teacher=torch.arange(5.0),
+        greedy_reward=torch.tensor([7.0, 8.0]),
+    )
     part = with_reference.select(torch.tensor([1]))
     assert part.logp_teacher is not None
     assert part.logp_teacher.tolist() == [2.0, 3.0, 4.0]

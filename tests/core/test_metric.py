@@ -8,6 +8,7 @@ import pytest
 
 from ratchet.core.metric import METRICS, Better, describe
 from ratchet.core.rollout import Status
+from ratchet.train.staleness import staleness_shares
 
 ROOT = Path(__file__).parents[2]
 EMITTERS = {
@@ -17,6 +18,10 @@ EMITTERS = {
     "ratchet/run/waiting.py": "take_seconds",
     "ratchet/run/loops.py": "finish_step",
     "ratchet/run/costs.py": "step_costs",
+    "ratchet/train/tally.py": "times",
+    "ratchet/train/annotate.py": "correction_metrics",
+    "ratchet/train/critic.py": "learn",
+    "ratchet/buffer/buffer.py": "finish",
 }
 """Functions that make the keys of a row."""
 
@@ -25,7 +30,7 @@ FAMILIES = ("drop", "ledger", "ledger_tokens", "ledger_prompts")
 """Counters by the fate of an attempt."""
 
 
-def keys(function: ast.FunctionDef) -> Iterator[str]:
+def keys(function: ast.AST) -> Iterator[str]:
     """Yield every key of a dictionary display, comprehension or assignment; ``*`` for what is computed."""
     for node in ast.walk(function):
         if isinstance(node, ast.Dict):
@@ -49,7 +54,9 @@ def text(key: ast.expr) -> str:
 
 def keys_of(path: str) -> set[str]:
     tree = ast.parse((ROOT / path).read_text())
-    found = [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == EMITTERS[path]]
+    found = [
+        n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef) and n.name == EMITTERS[path]
+    ]
     assert len(found) == 1, f"{path} should hold one {EMITTERS[path]}"
     return set(keys(found[0]))
 
@@ -79,6 +86,11 @@ def test_the_sources_are_really_read() -> None:
 @pytest.mark.parametrize("name", sorted(emitted()))
 def test_every_key_a_row_can_have_is_described(name: str) -> None:
     assert describe(name) is not None, f"{name} has no entry in ratchet/core/metric"
+
+
+@pytest.mark.parametrize("name", staleness_shares([0]))
+def test_the_bins_of_staleness_are_described(name: str) -> None:
+    assert describe(name) is not None
 
 
 @pytest.mark.parametrize("name", ["eval/test/pass@8_low", "eval/test/reward_mean", "eval/test/tasks"])

@@ -8,11 +8,11 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tomli_w
 from builders import within
+from runs import Notes, rows, weights
 
 from ratchet.config.schema import RunConfig
 from ratchet.core.errors import CheckpointError, ConfigError
@@ -22,24 +22,7 @@ from ratchet.run.observer import Silent
 from ratchet.store.run_store import RunStore
 
 Config = Callable[..., RunConfig]
-CLOCKS = ("time/", "wait/", "mem/", "seconds/")
-
-
-def rows(folder: Path) -> list[dict[str, Any]]:
-    """Return a run's metrics without those that tell the time."""
-    return [{k: v for k, v in row.items() if not k.startswith(CLOCKS)} for row in RunStore.open(folder).metrics()]
-
-
-def weights(folder: Path, step: int = 6) -> bytes:
-    return (folder / "checkpoints" / f"step_{step:06d}" / "model.safetensors").read_bytes()
-
-
-class Notes(Silent):
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
+REPLAY = ("buffer.kind=replay", "buffer.train_prompts=7", "buffer.cooldown=1", "buffer.capacity=14")
 
 
 class Dies(Silent):
@@ -76,6 +59,12 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Config,
         (("sync.interval={kind='steps', values={0=1, 2=3}}", "train.updates_per_batch=2"), 4),
         (("sync.offset=1",), 4),
         (("sync.offset=2", "sync.interval=2"), 4),
+        (("sync.offset=2", "sync.interval=2", "train.overlap=true"), 4),
+        (REPLAY, 4),
+        pytest.param((*REPLAY, "sync.interval=4"), 2, marks=pytest.mark.slow),
+        pytest.param((*REPLAY, "sync.interval=4"), 4, marks=pytest.mark.slow),
+        ((*REPLAY, "sync.interval=2", "sync.offset=1", "buffer.priority=advantage"), 3),
+        (("algorithm.name=k1_5", "sync.interval=4"), 4),
     ],
 )
 def test_some_steps_a_kill_and_the_rest_equal_six_steps_in_one_go(

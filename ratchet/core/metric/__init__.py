@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ratchet.core.metric.data import DATA
 from ratchet.core.metric.entry import Better, Metric
 from ratchet.core.metric.learning import AGREEMENT, LENGTH, LOSS, OPTIMISER, REWARD, SIGNAL
 from ratchet.core.metric.running import COUNTS, EVALUATION, TIME
@@ -22,6 +23,7 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
     "Loss, entropy, divergence": LOSS,
     "Sampler and trainer": AGREEMENT,
     "Optimiser": OPTIMISER,
+    "Stale data, baselines, critics": DATA,
     "Counts and costs": COUNTS,
     "Time and memory": TIME,
     "Evaluation": EVALUATION,

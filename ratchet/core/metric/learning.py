@@ -129,7 +129,7 @@ LOSS = (
     Metric(
         "kl/ref",
         "How far the policy has gone from the one the run started with; measured even where the loss ignores it.",
-        "mean over trained tokens of KL(pi || pi_start): exact over the vocabulary, or k3 with algorithm.kl = k3",
+        "mean over trained tokens of KL(pi || pi_start): exact over the vocabulary, or the estimate algorithm.kl names",
         "nats",
         "grows slowly from 0; below about 0.1 it is close to its start, and an accelerating rise is a warning",
         "0 is normal here at step 0, because the policy is still the one it started as",
@@ -137,7 +137,7 @@ LOSS = (
     Metric(
         "kl/old",
         "How far the policy has moved from the weights that sampled the data, while it trains on it.",
-        "k3: mean over trained tokens of exp(d) - d - 1, d = log pi - log pi_sampler",
+        "mean over trained tokens of algorithm.sampler_kl; k3: exp(d) - d - 1, d = log pi - log pi_sampler",
         "nats",
         "below 0.01; grows with stale samplers and several updates per batch",
         "0 is normal here because with fresh data and one update per batch the policy is still the one that sampled",

@@ -1,0 +1,56 @@
+"""What differs between the config a run went by so far and the one it is to go on with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from ratchet.core.errors import ConfigError
+
+WITHOUT_EFFECT = ("run.folder", "run.name")
+"""Where a run lies: folders may be moved."""
+
+FIXED = ("policy.model", "policy.tiny", "run.seed", "buffer.kind")
+"""What weights and data were made with: another value is another run."""
+
+
+class Change(NamedTuple):
+    """One setting with two values; None where one side has none."""
+
+    key: str
+    before: object
+    after: object
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.before!r} -> {self.after!r}"
+
+
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+    """Return the settings that differ, by key, those without effect on training left out."""
+    old, new = dict(_flat(before)), dict(_flat(after))
+    keys = sorted({*old, *new} - set(WITHOUT_EFFECT))
+    return [Change(k, old.get(k), new.get(k)) for k in keys if old.get(k) != new.get(k)]
+
+
+def accept(found: list[Change], *, accepted: bool, resume: str) -> None:
+    """Raise `ConfigError` for changes that cannot be made, or that nobody has agreed to."""
+    fixed = [c for c in found if c.key.startswith(FIXED)]
+    if fixed:
+        raise ConfigError(
+            f"A run cannot go on with another {fixed[0].key} ({fixed[0].before!r} -> {fixed[0].after!r}): put the old "
+            "value back, or start a new run."
+        )
+    if found and not accepted:
+        listed = "; ".join(str(c) for c in found)
+        raise ConfigError(
+            f"The config differs from the one the run went by so far: {listed}. Nothing was touched. Put the old "
+            f"values back, or go on with the new ones, which is recorded: {resume} --accept-changes"
+        )
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and "kind" not in value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
