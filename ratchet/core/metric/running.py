@@ -41,8 +41,8 @@ COUNTS = (
     ),
     Metric(
         "ledger/*",
-        "Where each attempt went: trained, group_too_small, in_buffer (not chosen yet), stale, or a reason to drop it; adds "
-        "up to rollouts/asked.",
+        "Where each attempt went: trained, group_too_small, in_buffer (not chosen yet), stale, or a reason to drop it; "
+        "adds up to rollouts/asked.",
         "number of rollouts with this fate",
         "rollouts",
         "ledger/trained equals rollouts/asked",
