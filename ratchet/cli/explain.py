@@ -34,6 +34,7 @@ def explanation(config: RunConfig) -> str:
             _batch(config, plan),
             _method(config),
             _staleness(config, plan),
+            _data(config),
             _tokens(plan),
             _memory(plan),
             _compute(plan),
@@ -47,6 +48,30 @@ def explanation(config: RunConfig) -> str:
         return "\n".join(line for line in lines if line)
     finally:
         close_environment(environment)
+
+
+def _data(config: RunConfig) -> str:
+    """Say where groups come from and which of them a step trains on."""
+    buffer, said = config.buffer, []
+    if config.data.from_run:
+        said.append(f"the groups recorded in {config.data.from_run} take the sampler's place")
+    if buffer.kind == "replay":
+        limits = [
+            f"{config.train_prompts} groups of highest {buffer.priority} per step, "
+            f"{config.explore.prompts_per_step} of them new",
+            f"{buffer.reuse_penalty:g} off for each use",
+            f"at rest for {buffer.cooldown} steps after one" if buffer.cooldown else "",
+            f"used {buffer.max_uses} times at most" if buffer.max_uses else "",
+            f"{buffer.capacity:,} kept at most" if buffer.capacity else "",
+        ]
+        said.append("replay of " + ", ".join(part for part in limits if part))
+    if buffer.max_staleness >= 0:
+        said.append(f"groups more than {buffer.max_staleness} steps behind are dropped and counted")
+    if config.train.overlap:
+        said.append("steps are trained in a thread while the sampler works ahead")
+    if config.sync.partial_rollouts:
+        said.append("new weights are loaded in the middle of answers, so that the run will not repeat bit for bit")
+    return f"Data: {'; '.join(said)}." if said else ""
 
 
 def _warm_start(config: RunConfig, cached: bool) -> str:
@@ -70,10 +95,16 @@ def _batch(config: RunConfig, plan: Plan) -> str:
 def _method(config: RunConfig) -> str:
     method = config.algorithm
     options = "".join(f", {name} {value}" for name, value in method.options.items())
+    bounded = {"truncate": "truncated at", "mask": f"masked outside {method.correction_low:g} to"}
+    correction = (
+        ""
+        if method.correction == "none"
+        else f"; {method.correction} importance weights, {bounded[method.correction_mode]} {method.correction_high:g}"
+    )
     return (
         f"Method: {method.name}{options}; learning rate {at(method.lr, 0):.3g} at the start, "
-        f"{at(method.lr, config.train.steps - 1):.3g} at the end; KL weight {at(method.kl_coef, 0):g}, entropy weight "
-        f"{at(method.entropy_coef, 0):g}."
+        f"{at(method.lr, config.train.steps - 1):.3g} at the end; KL weight {at(method.kl_coef, 0):g}, sampler KL "
+        f"weight {at(method.sampler_kl_coef, 0):g}, entropy weight {at(method.entropy_coef, 0):g}{correction}."
     )
 
 
@@ -98,11 +129,12 @@ def _memory(plan: Plan) -> str:
         ("weights (with the reference)", plan.weights_bytes),
         ("gradients", plan.gradients_bytes),
         ("optimiser", plan.optimiser_bytes),
+        ("critic and teacher", plan.beside_bytes),
         ("engine weights", plan.engine_weights_bytes),
         ("key-value cache at full length", plan.cache_bytes),
         ("logits", plan.logits_bytes),
     ]
-    told = ", ".join(f"{name} {_bytes(size)}" for name, size in parts)
+    told = ", ".join(f"{name} {_bytes(size)}" for name, size in parts if size)
     return f"Memory: about {_bytes(plan.memory_bytes)} besides activations and torch itself: {told}."
 
 

@@ -32,6 +32,8 @@ class Plan:
     weights_bytes: int
     optimiser_bytes: int
     gradients_bytes: int
+    beside_bytes: int
+    """Critic (weights, gradients, moments) and teacher, where the algorithm has them."""
     engine_weights_bytes: int
     cache_bytes: int
     """Key-value cache of a full set of rows at full length."""
@@ -56,14 +58,18 @@ class Plan:
             self.weights_bytes
             + self.optimiser_bytes
             + self.gradients_bytes
+            + self.beside_bytes
             + self.engine_weights_bytes
             + self.cache_bytes
             + self.logits_bytes
         )
 
 
-def make_plan(config: RunConfig, shape: ModelShape, prompt_tokens: int) -> Plan:
-    """Return the plan of a config for a model of this shape and prompts of this length."""
+def make_plan(config: RunConfig, shape: ModelShape, prompt_tokens: int, *, critic: bool = False) -> Plan:
+    """Return the plan of a config for a model of this shape and prompts of this length.
+
+    A critic, and a teacher where the config names one, are counted as large as the policy.
+    """
     explore, train = config.explore, config.train
     samples = explore.prompts_per_step * explore.samples_per_prompt
     trained_samples = config.train_prompts * explore.samples_per_prompt
@@ -71,7 +77,8 @@ def make_plan(config: RunConfig, shape: ModelShape, prompt_tokens: int) -> Plan:
     answer = max(0, min(explore.max_tokens, context - prompt_tokens))
     updates = train.updates_per_batch
     schedule = Schedule(config.sync)
-    stale = [schedule.staleness(k) for k in range(train.steps)]
+    versions = [schedule.version_for(k) for k in range(train.steps)]
+    stale = [k - version for k, version in enumerate(versions)]
     rows = min(samples, config.engine.max_rows)
     prompt_pairs = explore.prompts_per_step * prompt_tokens * (prompt_tokens + 1) // 2
     answer_pairs = samples * (answer * prompt_tokens + answer * (answer + 1) // 2)
@@ -97,12 +104,13 @@ def make_plan(config: RunConfig, shape: ModelShape, prompt_tokens: int) -> Plan:
         weights_bytes=shape.num_parameters * 4 * (2 if train.reference_kl else 1),
         optimiser_bytes=shape.num_parameters * 8,
         gradients_bytes=shape.num_parameters * 4,
+        beside_bytes=shape.num_parameters * 4 * (4 * critic + bool(config.policy.teacher)),
         engine_weights_bytes=shape.num_parameters * width,
         cache_bytes=rows * (prompt_tokens + answer) * shape.kv_floats_per_token * width,
         logits_bytes=min(train.max_logits, train.micro_batch_tokens * shape.vocab) * 4 * 3,
         generate_flops_per_step=forward,
         train_flops_per_step=trained,
-        sync_points=tuple(k for k in range(train.steps) if schedule.staleness(k) == 0)[:100],
+        sync_points=tuple(k for k in range(train.steps) if not k or versions[k] != versions[k - 1])[:100],
         staleness_max=max(stale),
         staleness_mean=sum(stale) / len(stale),
     )

@@ -120,7 +120,8 @@ def plan_for(config: RunConfig, policy: Policy, environment: Environment) -> Pla
         raise ConfigError(f'The environment "{environment.name}" has no tasks in its "{split.name}" split.')
     count = min(32, size or 32)
     lengths = sorted(len(policy.tokenizer.chat(environment.task(split, i).prompt)) for i in range(count))
-    plan = make_plan(config, policy.shape, lengths[len(lengths) // 2])
+    critic = make_algorithm(config).critic is not None
+    plan = make_plan(config, policy.shape, lengths[len(lengths) // 2], critic=critic)
     if lengths[0] >= plan.context_tokens:
         raise ConfigError(
             f"Even the shortest of the first {count} prompts has {lengths[0]} tokens, but the context holds "

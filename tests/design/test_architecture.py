@@ -152,6 +152,8 @@ def test_importing_the_package_loads_nothing_else() -> None:
         ("transformers", set()),
         ("ray", set()),
         ("matplotlib", {"charts"}),
+        ("scipy", {"charts"}),
+        ("sqlalchemy", {"buffer"}),
         ("rich", {"cli"}),
         ("click", {"cli"}),
         ("pebble", {"rewards"}),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from runs import Notes, rows, weights
 
+from ratchet.config.schedule import Schedule
 from ratchet.config.schema import RunConfig
 from ratchet.core.errors import ConfigError
 from ratchet.run.launch import resume, train
@@ -36,6 +37,32 @@ def test_offline_every_batch_comes_from_the_starting_policy(config: Config) -> N
     ]
     assert set(versions) == {0}
     assert [r["stale/max"] for r in rows(folder)] == list(range(6))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("sync.interval=1", "sync.offset=0"),
+        ("sync.interval=3", "sync.offset=0"),
+        ("sync.interval=2", "sync.offset=1"),
+        ("sync.interval=1", "sync.offset=3"),
+        ("sync.interval={kind='steps', values={0=1, 2=4}}", "sync.offset=1"),
+    ],
+)
+def test_every_turn_was_sampled_by_the_version_the_schedule_names(config: Config, words: tuple[str, ...]) -> None:
+    chosen = config(*words)
+    store, law = RunStore.open(train(chosen).folder), Schedule(chosen.sync)
+    for k, row in enumerate(rows(store.folder)):
+        versions = {
+            v
+            for g in store.read_groups(k)
+            for r in g.rollouts
+            for tr in r.trajectories
+            for t in tr.turns
+            for v in t.token_versions.tolist()
+        }
+        assert versions == {law.version_for(k)}
+        assert row["stale/max"] == row["stale/mean"] == law.staleness(k)
 
 
 def test_a_recorded_run_is_trained_on_again_with_another_algorithm(config: Config, tmp_path: Path) -> None:
