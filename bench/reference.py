@@ -5,7 +5,7 @@
     python bench/reference.py stale --from runs/stale-sweep
 
 Writes ``recipes/<study>/reference/<label>/``: one ``seed<n>.jsonl`` of the metrics below per seed, ``summary.json``
-(the first seed's config, start, end, held-out numbers, seconds, machine) and a figure of all seeds. ``ratchet compare``
+(the first seed's config, start, end, held-out numbers, seconds, machine) and a figure. ``ratchet compare``
 holds new runs against them by the config. The label is the recipe's name; with ``--from``, which trains nothing and
 takes finished runs such as a sweep's cells, it is the algorithm and how stale its data was: ``rec_one_side-20``,
 ``grpo-offline``. A warm start found in the cache is not timed, so give ``--fresh`` to measure from nothing.
@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ratchet.charts.compare import Asked, compare
 from ratchet.charts.figure import draw_metrics
 from ratchet.charts.grouping import differing, find_runs, read_runs
 from ratchet.charts.reference import reference_label
@@ -51,6 +52,21 @@ KEPT = (
     "flops/train/step",
     "time/step",
 )
+COMPARED = (
+    "step",
+    "reward/mean",
+    "len/response/mean",
+    "entropy",
+    "kl/ref",
+    "kl/old",
+    "clip/frac",
+    "stale/max",
+    "tokens/generated",
+    "flops/generate/step",
+    "flops/train/step",
+    "time/step",
+)
+"""What is kept of a sweep's many runs: what ``ratchet compare`` draws and tells."""
 EDGE = 5
 """Steps whose mean is called the start and the end."""
 PLACES = ("folder", "name", "seed")
@@ -95,8 +111,10 @@ def recorded_config(tree: dict[str, Any]) -> dict[str, Any]:
     return {**tree, "run": {k: v for k, v in tree["run"].items() if k not in PLACES}}
 
 
-def record(out: Path, stores: Sequence[RunStore], seconds: Sequence[float | None]) -> dict[str, Any]:
-    """Write the curves, the summary and the figure of all seeds of one method; return the summary."""
+def record(
+    out: Path, stores: Sequence[RunStore], seconds: Sequence[float | None], names: Sequence[str] = KEPT
+) -> dict[str, Any]:
+    """Write the curves and the summary of all seeds of one method; return the summary."""
     out.mkdir(parents=True, exist_ok=True)
     summary: dict[str, Any] = {}
     for store, took in zip(stores, seconds, strict=True):
@@ -104,17 +122,16 @@ def record(out: Path, stores: Sequence[RunStore], seconds: Sequence[float | None
         summary[seed] = summarise(store, took)
         with (out / f"{seed}.jsonl").open("w") as lines:
             for row in store.metrics():
-                kept = {k: round(row[k], 6) if isinstance(row[k], float) else row[k] for k in KEPT if k in row}
+                kept = {k: float(f"{row[k]:.6g}") if isinstance(row[k], float) else row[k] for k in names if k in row}
                 lines.write(json.dumps(kept) + "\n")
     summary["config"] = recorded_config(stores[0].config_tree())
     summary["machine"] = stores[0].environment()
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-    draw_metrics(stores, ["len/response/mean", "reward/mean"], "step", out / "curves.png")
     return summary
 
 
 def record_finished(study: str, folder: Path) -> None:
-    """Record finished runs, each method and staleness under its own label."""
+    """Record finished runs, each method and staleness under its own label, and their comparison."""
     runs, left_out = read_runs(find_runs([folder]))
     unfinished = [run.name for run in runs if not run.done]
     if left_out or unfinished:
@@ -128,8 +145,9 @@ def record_finished(study: str, folder: Path) -> None:
             by_label[reference_label(run)].append(run)
     for label, found in by_label.items():
         stores = [RunStore.open(run.folder) for run in sorted(found, key=lambda run: run.seed)]
-        record(RECIPES / study / "reference" / label, stores, [None] * len(stores))
+        record(RECIPES / study / "reference" / label, stores, [None] * len(stores), COMPARED)
         print(f"{label}: {len(stores)} seeds")
+    print(compare(Asked([folder], reference=False, out=RECIPES / study / "reference" / "compare")).text)
 
 
 def main() -> None:
@@ -153,7 +171,9 @@ def main() -> None:
             started = time.perf_counter()
             stores.append(RunStore.open(train(read_config([*words, "record.rollouts=false"]), Quiet()).folder))
             seconds.append(time.perf_counter() - started)
-        summary = record(RECIPES / study / "reference" / (variant or "config"), stores, seconds)
+        out = RECIPES / study / "reference" / (variant or "config")
+        summary = record(out, stores, seconds)
+        draw_metrics(stores, ["len/response/mean", "reward/mean"], "step", out / "curves.png")
     print(json.dumps({k: v for k, v in summary.items() if k not in ("machine", "config")}, indent=2))
 
 
