@@ -16,7 +16,7 @@ from ratchet.charts.curves import Pooled, pooled, spans_decades, values_of, wind
 from ratchet.charts.grouping import Run, Setting, find_runs, grouped, read_runs
 from ratchet.charts.labels import styles
 from ratchet.charts.reference import Reference, read_references, reference_for
-from ratchet.charts.results import Outcome, held, outcome
+from ratchet.charts.results import HELD_OUT, REWARD, Outcome, held, outcome
 from ratchet.charts.series import Axis, axis_named
 from ratchet.charts.tables import aligned, table
 from ratchet.charts.verdicts import (
@@ -167,11 +167,14 @@ def _parts(comparison: Comparison) -> Iterator[Table | str]:
     """Yield tables and paragraphs in reading order."""
     for setting, outcomes in zip(comparison.settings, comparison.outcomes, strict=True):
         yield results_table(setting, outcomes)
-        yield "\n".join(f"- {s}" for s in sentences(setting, outcomes))
+        if said := sentences(setting, outcomes):
+            yield "\n".join(f"- {s}" for s in said)
         if found := held(setting, comparison.references):
             yield reference_table(setting, found)
-            yield "\n".join(f"- {s}" for s in reference_sentences(found))
-    yield "\n".join(f"- {s}" for s in cautions([o for outcomes in comparison.outcomes for o in outcomes]))
+            if left := reference_sentences(found):
+                yield "\n".join(f"- {s}" for s in left)
+    if careful := cautions([o for outcomes in comparison.outcomes for o in outcomes]):
+        yield "\n".join(f"- {s}" for s in careful)
     yield READING
     if any(held(setting, comparison.references) for setting in comparison.settings):
         yield (
@@ -198,6 +201,9 @@ class _Made:
 def _panel(
     setting: Setting, metric: str, axis: Axis, look: Mapping[str, tuple[str, str]], references: Sequence[Reference]
 ) -> _Made:
+    name = NAMES.get(metric, metric)
+    if metric == REWARD and setting.is_offline and any(o.held_out for o in map(outcome, setting.methods)):
+        metric, name = HELD_OUT, "Held-out Reward"
     window = window_of([m.runs for m in setting.methods], metric)
     lines: list[Curve] = []
     found: list[Pooled] = []
@@ -221,7 +227,7 @@ def _panel(
     panel = Panel(
         title=_lines(setting.label),
         x_label=axis.label,
-        y_label=NAMES.get(metric, metric) + unit,
+        y_label=name + unit,
         lines=lines,
         empty=f"{metric} was not recorded.",
         counts_x=axis.label == "Step",

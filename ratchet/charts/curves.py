@@ -53,7 +53,9 @@ def pooled(runs: Sequence[Run], metric: str, axis: Axis, window: int) -> Pooled 
     raw = [values_of(run, metric) for run in runs]
     smooth = [dict(zip(c, smoothed(list(c.values()), window), strict=True)) for c in raw]
     places = [axis.at(run.rows) for run in runs]
-    x = mean_curve([{s: p[s] for s in c if s in p} for p, c in zip(places, raw, strict=True)])
+    # The evaluation after the last step has that step's place.
+    ends = [{**p, max(p) + 1: p[max(p)]} if p else {} for p in places]
+    x = mean_curve([{s: p[s] for s in c if s in p} for p, c in zip(ends, raw, strict=True)])
     steps = list(x)
     if not steps:
         return None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -33,6 +32,7 @@ SILENT = (
     "train.micro_batch_tokens",
     "train.max_logits",
     "train.reference_kl",
+    "train.overlap",
 )
 """Settings (a dot at the end: whole sections) in which seeds of one method may differ: places, records, sizes that
 change no number but by rounding, and how long a run lasts. `data.from_run` counts as part of the setting."""
@@ -89,6 +89,11 @@ class Setting:
     label: str
     methods: tuple[Method, ...]
 
+    @property
+    def is_offline(self) -> bool:
+        """Whether what is trained was never sampled from, so that the training reward says nothing about it."""
+        return all(is_offline(run.settings) for method in self.methods for run in method.runs)
+
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
     """Return the run folders that `paths` are or contain, each once.
@@ -115,7 +120,7 @@ def read_runs(folders: Sequence[Path]) -> tuple[list[Run], list[str]]:
         store = RunStore(folder)
         try:
             rows, tree = store.metrics(), store.config_tree()
-        except (tomllib.TOMLDecodeError, json.JSONDecodeError, UnicodeDecodeError, OSError) as error:
+        except (ConfigError, json.JSONDecodeError, OSError) as error:
             sentences.append(f"{folder} was left out: its files cannot be read ({error}).")
             continue
         if not rows:

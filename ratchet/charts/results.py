@@ -23,7 +23,7 @@ from ratchet.charts.statistics import (
     spread,
 )
 
-REWARD, KL, LENGTH = "reward/mean", "kl/ref", "len/response/mean"
+REWARD, KL, LENGTH, HELD_OUT = "reward/mean", "kl/ref", "len/response/mean", "eval/test/reward_mean"
 LEVEL = 0.9
 """Share of the weakest method's best reward at which divergences are compared."""
 
@@ -51,6 +51,8 @@ class Outcome:
     """Mean reward over all steps, mean over seeds."""
     collapses: tuple[int, ...]
     """Steps from which seeds have collapsed."""
+    held_out: tuple[float, ...]
+    """Reward on held-out tasks at the last evaluation of each seed that has one."""
 
     @property
     def final(self) -> float | None:
@@ -131,13 +133,17 @@ def outcome(method: Method) -> Outcome:
         best=best,
         area=plain.fmean(plain.fmean(c.values()) for c in rewards) if rewards else None,
         collapses=tuple(sorted(collapses)),
+        held_out=tuple(c[max(c)] for c in (values_of(run, HELD_OUT) for run in method.runs) if c),
     )
 
 
 def level_of(outcomes: Sequence[Outcome]) -> float | None:
-    """Return the reward at which divergences are compared; None if no method kept a reward above 0."""
-    bests = [o.best[0] for o in outcomes if o.best is not None and not o.collapsed]
-    return LEVEL * min(bests) if bests and min(bests) > 0 else None
+    """Return the reward at which divergences are compared; None if some method never had to rise to it."""
+    standing = [o for o in outcomes if not o.collapsed]
+    bests = [o.best[0] for o in standing if o.best is not None]
+    firsts = [o.first for o in standing if o.first is not None]
+    level = LEVEL * min(bests, default=0.0)
+    return level if level > max(0.0, *firsts, 0.0) else None
 
 
 def kl_at(method: Method, level: float | None) -> float | None:

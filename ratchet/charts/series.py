@@ -122,13 +122,9 @@ def smoothing_window(values: Sequence[float]) -> int:
 
 
 def smoothed(values: Sequence[float], window: int) -> list[float]:
-    """Return centred moving means over `window` values (odd); near an end the window shrinks evenly."""
-    half, count = window // 2, len(values)
-    means = []
-    for i in range(count):
-        reach = min(half, i, count - 1 - i)
-        means.append(statistics.fmean(values[i - reach : i + reach + 1]))
-    return means
+    """Return centred moving means over `window` values (odd); near an end, over those of them that there are."""
+    half = window // 2
+    return [statistics.fmean(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
 
 
 def refreshes(rows: Sequence[Row]) -> list[int]:

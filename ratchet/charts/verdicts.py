@@ -6,16 +6,19 @@ import math
 import statistics as plain
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from ratchet.charts.grouping import Setting
 from ratchet.charts.results import LEVEL, Held, Outcome, kl_at, level_of
 from ratchet.charts.series import END_STEPS
-from ratchet.charts.statistics import improvement, improvement_interval, spread
+from ratchet.charts.statistics import improvement, improvement_interval, interval, iqm_of, spread
 from ratchet.charts.text import duration, number, relative_change
 
 FEW = 5
 """Fewer seeds than this are called few."""
 NONE = "-"
+GAIN = 0.1
+"""What a reward must rise by, as a share of its start, before it is said to have been lost."""
 ROUNDED = 1e-5
 """Relative differences below this are the rounding of recorded numbers to six digits."""
 
@@ -54,6 +57,7 @@ def results_table(setting: Setting, outcomes: Sequence[Outcome]) -> Table:
         "steps",
         "first reward",
         "final reward (95 %)",
+        *(("held out (95 %)",) if any(o.held_out for o in outcomes) else ()),
         "best (step)",
         "mean over steps",
         f"KL at {_reward(level)}" if level is not None else "KL at equal reward",
@@ -68,7 +72,8 @@ def results_table(setting: Setting, outcomes: Sequence[Outcome]) -> Table:
             str(len(o.method.runs)),
             _span(*o.steps),
             _reward(o.first),
-            _with_interval(o),
+            _with_interval(o.finals),
+            *((_with_interval(o.held_out),) if any(o.held_out for o in outcomes) else ()),
             f"{_reward(o.best[0])} ({o.best[1]})" if o.best is not None else NONE,
             _reward(o.area),
             _number(kl_at(o.method, level)),
@@ -104,7 +109,17 @@ def reference_table(setting: Setting, found: Sequence[Held]) -> Table:
 
 def sentences(setting: Setting, outcomes: Sequence[Outcome]) -> list[str]:
     """Return what a setting's outcomes say: who is best and how sure that is, who collapsed, who moved least."""
-    return [*_winner(outcomes), *_collapses(outcomes), *_cheapest(outcomes), *_lengths(setting)]
+    if setting.is_offline:
+        said = (
+            "The sampler keeps the starting policy, so the training reward stays; held-out tasks show what is learned."
+        )
+        return [said, *_winner(outcomes, "held_out", "held-out reward")]
+    return [
+        *_winner(outcomes, "finals", "final reward"),
+        *_collapses(outcomes),
+        *_cheapest(outcomes),
+        *_lengths(setting),
+    ]
 
 
 def cautions(outcomes: Sequence[Outcome]) -> list[str]:
@@ -133,41 +148,39 @@ def reference_sentences(found: Sequence[Held]) -> list[str]:
     return said
 
 
-def _winner(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    ranked = sorted((o for o in outcomes if o.finals), key=lambda o: -(o.final or 0.0))
+def _winner(outcomes: Sequence[Outcome], field: Literal["finals", "held_out"], what: str) -> Iterator[str]:
+    """Say which method ends highest in a reward, and whether that is more than chance."""
+    found = [(o.method.label, values) for o in outcomes if (values := getattr(o, field))]
+    ranked = sorted(found, key=lambda item: -iqm_of(item[1]))
     if not ranked:
         return
-    best = ranked[0]
+    best, finals = ranked[0]
     if len(ranked) == 1:
-        yield f"{best.method.label} ends at reward {_with_interval(best)}."
+        yield f"{best} ends at {what} {_with_interval(finals)}."
         return
-    second = ranked[1]
-    gap = (best.final or 0.0) - (second.final or 0.0)
-    text = (
-        f"Highest final reward: {best.method.label}, {_with_interval(best)}; then {second.method.label}, "
-        f"{_with_interval(second)}."
-    )
-    if min(len(best.finals), len(second.finals)) < 2:
+    second, others = ranked[1]
+    gap = iqm_of(finals) - iqm_of(others)
+    text = f"Highest {what}: {best}, {_with_interval(finals)}; then {second}, {_with_interval(others)}."
+    if min(len(finals), len(others)) < 2:
         yield f"{text} The difference of {_reward(gap)} cannot be judged: one seed has no spread."
         return
-    apart = max(spread(best.finals), spread(second.finals))
-    chance, ends = improvement(best.finals, second.finals), improvement_interval(best.finals, second.finals)
+    chance, ends = improvement(finals, others), improvement_interval(finals, others)
+    if chance == 1:
+        a, b = len(finals), len(others)
+        yield (
+            f"{text} Every seed of {best} ends above every seed of {second}; chance alone would part {a} from {b} "
+            f"seeds like that, one way or the other, in {_often(2 / math.comb(a + b, a))}."
+        )
+        return
+    apart = max(spread(finals), spread(others))
     if gap > apart:
         verdict = f"exceeds the spread over seeds ({_reward(apart)})"
     else:
         verdict = f"does not exceed the spread over seeds ({_reward(apart)}), so neither is shown to be better"
     yield f"{text} The difference of {_reward(gap)} {verdict}."
-    if chance == 1:
-        a, b = len(best.finals), len(second.finals)
-        yield (
-            f"Every seed of {best.method.label} ends above every seed of {second.method.label}; chance alone would "
-            f"part {a} from {b} seeds like that, one way or the other, in {_often(2 / math.comb(a + b, a))}."
-        )
-    elif ends is not None:
-        yield (
-            f"A seed of {best.method.label} ends above one of {second.method.label} with probability {chance:.2f} "
-            f"({ends[0]:.2f} to {ends[1]:.2f})."
-        )
+    if ends is not None:
+        span = f"{ends[0]:.2f} to {ends[1]:.2f}"
+        yield f"A seed of {best} ends above one of {second} with probability {chance:.2f} ({span})."
 
 
 def _often(chance: float) -> str:
@@ -182,8 +195,10 @@ def _collapses(outcomes: Sequence[Outcome]) -> Iterator[str]:
             steps = f"steps {o.collapses[0]} to {o.collapses[-1]}"
         yield f"{o.method.label} collapsed in {len(o.collapses)} of {_count(len(o.method.runs), 'seed')}, at {steps}."
     for o in outcomes:
-        lost = o.best[0] - (o.final or 0.0) if o.best is not None else 0.0
-        if o.best is not None and o.first is not None and not o.collapses and lost > (o.best[0] - o.first) / 2 > 0:
+        if o.best is None or o.first is None or o.collapses:
+            continue
+        lost, gained = o.best[0] - (o.final or 0.0), o.best[0] - o.first
+        if gained > GAIN * abs(o.first) and lost > gained / 2:
             yield (
                 f"{o.method.label} lost more than half of what it had gained: from {_reward(o.first)} to "
                 f"{_reward(o.best[0])} at step {o.best[1]}, and {_reward(o.final)} at the end."
@@ -227,11 +242,11 @@ def _lengths(setting: Setting) -> Iterator[str]:
             yield f"{method.label}: not all steps done in {', '.join(going)}."
 
 
-def _with_interval(o: Outcome) -> str:
-    if o.final is None:
+def _with_interval(values: Sequence[float]) -> str:
+    if not values:
         return NONE
-    ends = o.final_interval
-    return _reward(o.final) if ends is None else f"{_reward(o.final)} ({_reward(ends[0])} to {_reward(ends[1])})"
+    ends, middle = interval(values), iqm_of(values)
+    return _reward(middle) if ends is None else f"{_reward(middle)} ({_reward(ends[0])} to {_reward(ends[1])})"
 
 
 def _collapse(o: Outcome) -> str:

