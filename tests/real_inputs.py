@@ -1,4 +1,5 @@
-"""Real inputs at toy size: GSM8K texts, a byte-level BPE tokenizer with ChatML, a random Qwen2 checkpoint."""
+"""Real inputs at toy size: GSM8K texts, a byte-level BPE tokenizer with ChatML, random Qwen2 and Qwen3
+checkpoints."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import os
 import random
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tokenizers
@@ -42,6 +44,17 @@ def write_pairs(path: Path, count: int) -> None:
 def write_random_qwen2(folder: Path, texts: list[str]) -> None:
     """Write a random Qwen2 checkpoint of about 0.2 M weights with a tokenizer trained on `texts`."""
     transformers = pytest.importorskip("transformers")
+    _write_random(folder, texts, transformers.Qwen2Config, transformers.Qwen2ForCausalLM)
+
+
+def write_random_qwen3(folder: Path, texts: list[str]) -> None:
+    """Write a random Qwen3 checkpoint of about 0.2 M weights with a tokenizer trained on `texts`."""
+    transformers = pytest.importorskip("transformers")
+    _write_random(folder, texts, transformers.Qwen3Config, transformers.Qwen3ForCausalLM, head_dim=32)
+
+
+def _write_random(folder: Path, texts: list[str], config: Any, model: Any, **settings: int) -> None:
+    transformers = pytest.importorskip("transformers")
     backend = tokenizers.Tokenizer(tokenizers.models.BPE())
     backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = tokenizers.decoders.ByteLevel()
@@ -55,10 +68,10 @@ def write_random_qwen2(folder: Path, texts: list[str]) -> None:
         tokenizer_object=backend, eos_token="<|im_end|>", pad_token="<|endoftext|>", chat_template=CHATML
     )
     torch.manual_seed(0)
-    config = transformers.Qwen2Config(
+    made = config(
         vocab_size=1024, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
         intermediate_size=128, max_position_embeddings=4096, tie_word_embeddings=True,
-        eos_token_id=backend.token_to_id("<|im_end|>"), pad_token_id=0, bos_token_id=None,
+        eos_token_id=backend.token_to_id("<|im_end|>"), pad_token_id=0, bos_token_id=None, **settings,
     )  # fmt: skip
-    transformers.Qwen2ForCausalLM(config).save_pretrained(folder)
+    model(made).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

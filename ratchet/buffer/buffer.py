@@ -8,7 +8,6 @@ ones: so what a step trains on depends on the step alone, however far the sample
 from __future__ import annotations
 
 import asyncio
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -201,18 +200,3 @@ class Buffer:
         loaded = dict(zip([e.group_id for e in older], self._table.load(older), strict=True))
         now = {group.index: group for group in fresh}
         return tuple(now[e.index] if e.step == step else loaded[e.group_id] for e in entries)
-
-
-_BOUNDS = (0, 1, 2, 4, 8, 16, 32)
-_NAMES = ("0", "1", "2-3", "4-7", "8-15", "16-31", "32+")
-
-
-def staleness_histogram(staleness: Sequence[int]) -> dict[str, float]:
-    """Return the shares of samples by how many steps their weights are behind, as ``stale/share/<steps>``.
-
-    Doubling bins; they sum to 1. Nothing at all for no samples.
-    """
-    counts = [0] * len(_BOUNDS)
-    for steps in staleness:
-        counts[max(0, bisect_right(_BOUNDS, steps) - 1)] += 1
-    return {f"stale/share/{name}": n / len(staleness) for name, n in zip(_NAMES, counts, strict=True) if staleness}

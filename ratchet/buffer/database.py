@@ -150,12 +150,6 @@ class Database:
         self._engine.dispose()
 
 
-def unreachable(error: Exception, url: URL) -> ConfigError:
-    """Return the error for a database that cannot be used."""
-    remedy = "Check the path" if url.drivername == "sqlite" else "Check host, port, user and password"
-    return ConfigError(f'buffer.url = "{shown(url)}" cannot be used: {reason(error, url)}. {remedy}.')
-
-
 def shown(url: URL) -> str:
     """Return a URL fit to be printed: without password, and without the query, which may hold one."""
     return url.set(query={}).render_as_string(hide_password=True)

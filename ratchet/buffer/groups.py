@@ -235,18 +235,21 @@ class GroupTable:
         self._purged = max(self._purged, step)
         return len(ids)
 
-    def rewind(self, step: int, fingerprints: Mapping[int, str]) -> int:
+    def rewind(self, step: int, fingerprints: Mapping[int, str], *, past: bool = True) -> int:
         """Go back to the state before `step` was trained. Return how many groups of steps to come were kept.
 
         Uses and evictions of this step and later ones are taken back: the counts, the last uses and the priorities are
         what they were. Groups of this step and later ones stay if every version that sampled them is in `fingerprints`
         with the same fingerprint; else they are forgotten, for what is sampled anew may differ.
 
+        Without `past` nobody will ask for groups of steps before this one (fifo), so they may have been deleted.
+
         **Raises**: `RunError` if the buffer cannot know that state: it is older, or has deleted too much.
         """
         at = self._at(step)
         with self._database.doing(f"going back to step {step}") as connection:
-            self._check_reach(connection, step)
+            self._check_reach(connection, step, past=past and step > 0)
+            connection.execute(sql.SET_PURGED, self._at(p_purged=min(self._purged, step)))
             known = {n for n, weights in self._samplers.items() if _same(weights, fingerprints)}
             ahead = connection.execute(sql.SINCE, at).all()
             lost = [group_id for group_id, sampler in ahead if sampler not in known]
@@ -260,6 +263,7 @@ class GroupTable:
             connection.execute(sql.REVIVE, at)
             connection.execute(sql.SET_TRAINED, self._at(p_trained=step))
             self._count(connection)
+        self._purged = min(self._purged, step)
         return len(ahead) - len(lost)
 
     def flush(self) -> None:
@@ -304,7 +308,7 @@ class GroupTable:
             self._census.remove(of_step, sampler)
         return len(found)
 
-    def _check_reach(self, connection: Connection, step: int) -> None:
+    def _check_reach(self, connection: Connection, step: int, *, past: bool) -> None:
         """Refuse to go back to a state the buffer never was in, or knows no more."""
         row = connection.execute(sql.BUFFER, self._at()).one()
         where = f'The buffer "{row.name}" in {self._database.shown}'
@@ -314,7 +318,7 @@ class GroupTable:
                 f"is an older copy. Put the newest one back, or remove the checkpoints after step {row.trained} and "
                 "resume again."
             )
-        if row.purged > step:
+        if past and row.purged > step:
             raise RunError(
                 f"{where} has deleted what was evicted before step {row.purged}, so it cannot go back to step {step}. "
                 f"Resume from a checkpoint of step {row.purged} or later, or start a new run."

@@ -73,6 +73,7 @@ def _replay(config: RunConfig) -> Iterator[str]:
         "max_uses": buffer.max_uses not in (0, 1),
         "capacity": buffer.capacity,
         "priority": buffer.priority != "freshness",
+        "reuse_penalty": buffer.reuse_penalty != 1.0,
     }
     for name, wanted in chosen.items():
         if wanted:
@@ -84,7 +85,13 @@ def _replay(config: RunConfig) -> Iterator[str]:
 
 def _staleness(config: RunConfig) -> Iterator[str]:
     bound = config.buffer.max_staleness
-    if bound < 0 or config.data.from_run:
+    if bound < 0:
+        return
+    if config.data.from_run:
+        yield (
+            f"buffer.max_staleness = {bound} counts this run's steps, but the groups of data.from_run carry the "
+            "versions of another run: leave one of them out"
+        )
         return
     schedule = Schedule(config.sync)
     worst = max(schedule.staleness(k) for k in range(config.train.steps))

@@ -8,6 +8,7 @@ interval = { kind = "steps", values = { 0 = 1, 40 = 20 } }
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Discriminator, Field, Tag
@@ -93,6 +94,14 @@ Curve = Annotated[
     ),
 ]
 """A number, or a table that gives one for each step."""
+
+
+KINDS = ("constant", "linear", "cosine", "steps")
+
+
+def is_curve(value: object) -> bool:
+    """Return whether a mapping is one value that changes over steps, and not a set of keys."""
+    return isinstance(value, Mapping) and value.get("kind") in KINDS
 
 
 def at(curve: float | Constant | Linear | Cosine | Steps, step: int) -> float:

@@ -84,7 +84,8 @@ def make_plan(config: RunConfig, shape: ModelShape, prompt_tokens: int, *, criti
     answer_pairs = samples * (answer * prompt_tokens + answer * (answer + 1) // 2)
     tokens = explore.prompts_per_step * prompt_tokens + samples * answer
     forward = shape.forward_flops(tokens, prompt_pairs + answer_pairs, samples * answer)
-    passes = 3 + train.reference_kl
+    corrected = config.algorithm.correction != "none"
+    passes = 3 + train.reference_kl + bool(config.policy.teacher) + corrected + 4 * critic
     trained = passes * forward * config.train_prompts // explore.prompts_per_step
     width = 4 if config.policy.dtype == "float32" else 2
     return Plan(

@@ -10,6 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from ratchet.config.curve import KINDS, is_curve
 from ratchet.config.schema import AlgorithmSection, RunConfig
 from ratchet.core.errors import ConfigError, nearest
 
@@ -90,7 +91,7 @@ def merge(under: Mapping[str, Any], over: Mapping[str, Any], section: str = "") 
     for key, value in over.items():
         below = out.get(key)
         # A table that names its kind is one value (a curve), not a set of keys to be merged.
-        both = isinstance(below, dict) and isinstance(value, dict) and "kind" not in value
+        both = isinstance(below, dict) and isinstance(value, dict) and not is_curve(value)
         out[key] = merge(below, value, key) if both and isinstance(below, dict) else value
     return out
 
@@ -114,7 +115,7 @@ def parse_override(word: str) -> dict[str, Any]:
 def _sentence(error: Any) -> str:
     """Turn one pydantic error into a sentence with key, value and what would be right."""
     # A curve's kind stands in the location after the key it was given for; people never typed it.
-    kinds = ("number", "constant", "linear", "cosine", "steps")
+    kinds = ("number", *KINDS)
     path = [str(p) for i, p in enumerate(error["loc"]) if i != 2 or p not in kinds]
     key = ".".join(path)
     if error["type"] == "extra_forbidden":

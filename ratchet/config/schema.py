@@ -238,6 +238,26 @@ class EngineSection(Section):
     max_rows: int = Field(512, ge=1, description="Most sequences generated at once; the rest wait their turn.")
 
 
+class SandboxSection(Section):
+    """Where code written by the policy runs, and what it may use. Limits are those of one check."""
+
+    backend: Literal["auto", "bubblewrap", "linux", "docker", "podman", "none"] = Field(
+        "auto", description="What makes the boxes; auto takes bubblewrap, else namespaces and Landlock by ourselves."
+    )
+    allow_unsafe: bool = Field(
+        False, description="Run untrusted code without isolation where none can be had; recorded in the run."
+    )
+    workers: int = Field(0, ge=0, description="Warm workers that check at the same time; 0 takes one per CPU core.")
+    wall_s: float = Field(2.0, gt=0, description="Most seconds of one check, then everything in it is killed.")
+    cpu_s: float = Field(2.0, gt=0, description="Most CPU seconds of one process, rounded up to whole ones.")
+    memory_mb: int = Field(256, ge=64, description="Most memory of one process, in MiB of address space.")
+    processes: int = Field(8, ge=0, description="Most processes and threads that a check may start.")
+    file_mb: int = Field(4, ge=1, description="Largest file that may be written, in MiB.")
+    scratch_mb: int = Field(8, ge=1, description="Size of a scratch folder, in MiB.")
+    image: str = Field("", description="Image of docker and podman.")
+    readable: tuple[str, ...] = Field((), description="Further paths that can be read inside; never name secrets.")
+
+
 class EvalSection(Section):
     """Held-out evaluation during and after training."""
 
@@ -268,6 +288,7 @@ class RunConfig(Section):
     data: DataSection = Field(default_factory=DataSection)
     buffer: BufferSection = Field(default_factory=BufferSection)
     engine: EngineSection = Field(default_factory=EngineSection)
+    sandbox: SandboxSection = Field(default_factory=SandboxSection)
     eval: EvalSection = Field(default_factory=EvalSection)
     record: RecordSection = Field(default_factory=RecordSection)
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from ratchet.config.curve import is_curve
 from ratchet.core.errors import ConfigError
 
 WITHOUT_EFFECT = ("run.folder", "run.name")
 """Where a run lies: folders may be moved."""
 
-FIXED = ("policy.model", "policy.tiny", "run.seed", "buffer.kind")
-"""What weights and data were made with: another value is another run."""
+FIXED = ("policy.model", "policy.tiny", "run.seed", "buffer.kind", "explore.prompts_per_step")
+"""What weights and data were made with, and what the place in the data is counted in: another value is another run."""
+
+PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]*@")
 
 
 class Change(NamedTuple):
@@ -22,7 +26,7 @@ class Change(NamedTuple):
     after: object
 
     def __str__(self) -> str:
-        return f"{self.key}: {self.before!r} -> {self.after!r}"
+        return f"{self.key}: {shown(self.before)} -> {shown(self.after)}"
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
@@ -37,8 +41,8 @@ def accept(found: list[Change], *, accepted: bool, resume: str) -> None:
     fixed = [c for c in found if c.key.startswith(FIXED)]
     if fixed:
         raise ConfigError(
-            f"A run cannot go on with another {fixed[0].key} ({fixed[0].before!r} -> {fixed[0].after!r}): put the old "
-            "value back, or start a new run."
+            f"A run cannot go on with another {fixed[0].key} ({shown(fixed[0].before)} -> {shown(fixed[0].after)}): "
+            "put the old value back, or start a new run."
         )
     if found and not accepted:
         listed = "; ".join(str(c) for c in found)
@@ -48,9 +52,14 @@ def accept(found: list[Change], *, accepted: bool, resume: str) -> None:
         )
 
 
+def shown(value: object) -> str:
+    """Return a setting as a message may hold it: without the password of a URL."""
+    return PASSWORD.sub(r"\1:***@", repr(value))
+
+
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, object]]:
     for key, value in tree.items():
-        if isinstance(value, Mapping) and "kind" not in value:
+        if isinstance(value, Mapping) and not is_curve(value):
             yield from _flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

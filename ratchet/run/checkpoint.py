@@ -47,6 +47,8 @@ class RunState:
     """Version -> fingerprint of the older weights that steps to come are sampled with."""
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     """Version -> fingerprint of all weights whose groups steps to come may be trained on."""
+    buffer: str = ""
+    """Name of the buffer within its database; a run whose folder is renamed finds it by this."""
     asked: Mapping[str, Any] = field(default_factory=dict)
     """The config of the run so far, as nested mappings: a changed one must not slip in unseen."""
     totals: Mapping[str, float] = field(default_factory=dict)
@@ -150,7 +152,12 @@ def newest_sound(folder: Path) -> tuple[Path, list[str]]:
         if not wrong:
             return path, complaints
         complaints.append(f"{path.name} is damaged ({wrong}); using the one before")
-    raise CheckpointError(f"{folder} holds no sound checkpoint: {'; '.join(complaints) or 'there is none'}.")
+    if not complaints:
+        raise CheckpointError(
+            f"{folder} holds no sound checkpoint: there is none. It never got to its first one, so nothing is lost: "
+            f"remove {folder.parent} and start the run again."
+        )
+    raise CheckpointError(f"{folder} holds no sound checkpoint: {'; '.join(complaints)}.")
 
 
 def chosen_checkpoint(folder: Path, step: int | None) -> Path:
@@ -179,12 +186,13 @@ def read_checkpoint(path: Path) -> Checkpoint:
     )
 
 
-def prune(folder: Path, keep: int, also: frozenset[int]) -> int:
+def prune(folder: Path, keep: int, also: frozenset[int], *, done: int) -> int:
     """Remove all but the newest `keep` checkpoints; the initial one and those of the steps `also` stay.
 
+    Those of more than `done` steps are not counted: a resumed run has found them damaged, and writes them anew.
     Returns the steps done at the oldest of the newest.
     """
-    found = list_checkpoints(folder)
+    found = [path for path in list_checkpoints(folder) if int(path.name[5:]) <= done]
     for path in found[:-keep]:
         if int(path.name[5:]) not in also | {0}:
             shutil.rmtree(path, ignore_errors=True)

@@ -16,25 +16,31 @@ from typing import Any
 
 import torch
 
+from ratchet.algorithms.algorithm import Algorithm
+from ratchet.config.plan import Plan
 from ratchet.config.read import config_from_tree, merge, parse_override
 from ratchet.config.schema import RunConfig
 from ratchet.core.errors import ConfigError, RatchetError, RunError
 from ratchet.core.protocols import Environment
 from ratchet.core.task import Split
 from ratchet.environments.table import close_environment
+from ratchet.explore.recorded import RecordedGroups
 from ratchet.policy.policy import Policy
 from ratchet.rewards.probe import probe, verdict
 from ratchet.run.changes import Change, accept, changes
 from ratchet.run.checkpoint import Checkpoint, RunState, checkpoint_path, newest_sound, read_checkpoint
 from ratchet.run.finish import finish
-from ratchet.run.loops import checkpoint, run_loops
+from ratchet.run.lock import alone
+from ratchet.run.loops import checkpoint, remove_old_checkpoints, run_loops
 from ratchet.run.machine import describe_environment
 from ratchet.run.observer import Observer, Silent
 from ratchet.run.parts import (
     Models,
     Parts,
     assemble,
+    buffer_name,
     buffer_table,
+    check_buffer,
     choose_device,
     fresh_policy,
     frozen_copy,
@@ -66,6 +72,7 @@ def train(config: RunConfig, observer: Observer | None = None) -> RunResult:
     observer = observer or Silent()
     set_threads(config)
     algorithm = make_algorithm(config)
+    check_buffer(config)
     environment = make_environment(config)
     try:
         policy = fresh_policy(config, environment)
@@ -78,18 +85,12 @@ def train(config: RunConfig, observer: Observer | None = None) -> RunResult:
         policy = warm_started(config, policy, observer)
         store = RunStore.create(folder, config.model_dump(mode="json"), plan.as_json(), describe_environment())
         observer.note(f"Run: {folder}")
-        fingerprint = policy.fingerprint()
-        state = RunState(0, 0, fingerprint, asked=config.model_dump(mode="json"))
-        reference = frozen_copy(policy) if config.train.reference_kl else None
-        models = Models(policy, reference, teacher)
-        table = buffer_table(config, store, policy, create=True)
-        parts = assemble(config, algorithm, store, models, plan, environment, state, table, recorded, observer)
-        parts.fingerprints[0] = fingerprint
-        parts.sync.offer(frozen(policy.weights(), 0, fingerprint))
-        store.append_event("start", 0, parameters=plan.parameters, fingerprint=fingerprint)
-        store.append_event("reward_probe", 0, rows=probed)
-        checkpoint(parts)
-        return _drive(parts)
+        with alone(folder):
+            models = Models(policy, frozen_copy(policy) if config.train.reference_kl else None, teacher)
+            parts = _assembled(config, algorithm, store, models, plan, environment, recorded, observer)
+            parts.store.append_event("reward_probe", 0, rows=probed)
+            checkpoint(parts)
+            return _drive(parts)
     finally:
         close_environment(environment)
 
@@ -102,9 +103,37 @@ def resume(
     `words` are ``key=value`` settings laid over the run's config. A config that differs from the one the run went by
     so far is refused unless `accept_changes`; the changes are then an event of the run.
     """
-    observer = observer or Silent()
     store = RunStore.open(folder)
-    tree = store.config_tree()
+    with alone(folder):
+        return _resumed(store, observer or Silent(), words, accept_changes)
+
+
+def _assembled(
+    config: RunConfig,
+    algorithm: Algorithm,
+    store: RunStore,
+    models: Models,
+    plan: Plan,
+    environment: Environment,
+    recorded: RecordedGroups | None,
+    observer: Observer,
+) -> Parts:
+    """Return the parts of a run that begins."""
+    policy = models.policy
+    fingerprint = policy.fingerprint()
+    name = buffer_name(config, store)
+    state = RunState(0, 0, fingerprint, buffer=name, asked=config.model_dump(mode="json"))
+    table = buffer_table(config, store, policy, name, create=True)
+    parts = assemble(config, algorithm, store, models, plan, environment, state, table, recorded, observer)
+    parts.fingerprints[0] = fingerprint
+    parts.sync.offer(frozen(policy.weights(), 0, fingerprint))
+    store.append_event("start", 0, parameters=plan.parameters, fingerprint=fingerprint)
+    return parts
+
+
+def _resumed(store: RunStore, observer: Observer, words: Sequence[str], accept_changes: bool) -> RunResult:
+    """Go on with a run that nobody else works on."""
+    folder, tree = store.folder, store.config_tree()
     for word in words:
         tree = merge(tree, parse_override(word))
     config = config_from_tree(tree)
@@ -112,11 +141,11 @@ def resume(
     path, complaints = newest_sound(folder / "checkpoints")
     saved = read_checkpoint(path)
     found = changes(saved.state.asked, config.model_dump(mode="json"))
-    accept(found, accepted=accept_changes, resume=shlex.join(["ratchet resume", str(folder), *words]))
+    accept(found, accepted=accept_changes, resume=shlex.join(["ratchet", "resume", str(folder), *words]))
     for complaint in complaints:
         observer.note(complaint)
         store.append_event("damaged_checkpoint", -1, what=complaint)
-    if saved.state.step >= config.train.steps and any(event["kind"] == "finished" for event in store.events()):
+    if saved.state.step >= config.train.steps and _has_ended(store):
         observer.note(f"{folder} is finished: all {config.train.steps} steps are done.")
         return RunResult(folder, finished=True)
     environment = make_environment(config)
@@ -124,6 +153,12 @@ def resume(
         return _drive(_reassembled(config, store, saved, found, environment, observer))
     finally:
         close_environment(environment)
+
+
+def _has_ended(store: RunStore) -> bool:
+    """Return whether a run was finished to the last file: a kill may have come between."""
+    finished = any(event["kind"] == "finished" for event in store.events())
+    return finished and store.status().get("state") == "finished" and (store.folder / "report.md").is_file()
 
 
 def _reassembled(
@@ -148,13 +183,13 @@ def _reassembled(
     recorded = recorded_groups(config, policy)
     plan = plan_for(config, policy, environment)
     state = replace(saved.state, asked=config.model_dump(mode="json"))
-    table = buffer_table(config, store, policy, create=False)
+    table = buffer_table(config, store, policy, config.buffer.name or state.buffer, create=False)
     if found:
         store.replace_config(config.model_dump(mode="json"), plan.as_json(), step=state.step)
         store.append_event("config_changed", state.step, changes=[c._asdict() for c in found])
         observer.note(f"Changed, and recorded: {'; '.join(map(str, found))}")
     known = {int(version): made for version, made in state.fingerprints.items()}
-    kept = table.rewind(state.step, known)
+    kept = table.rewind(state.step, known, past=config.buffer.kind == "replay")
     parts = assemble(config, algorithm, store, models, plan, environment, state, table, recorded, observer)
     parts.trainer.restore(saved.optimiser)
     parts.fingerprints |= known
@@ -163,6 +198,7 @@ def _reassembled(
         parts.fingerprints[version] = state.samplers[str(version)]
         on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
         parts.sync.offer(Weights(on_device, version, state.samplers[str(version)]))
+    remove_old_checkpoints(parts)  # a kill may have come between a checkpoint and this
     facts = {"checkpoint": saved.folder.name, "groups_kept": kept, "environment": describe_environment()}
     store.append_event("resume", state.step, **facts)
     observer.note(f"Resuming {store.folder} at step {state.step} of {config.train.steps}")

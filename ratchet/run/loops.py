@@ -164,7 +164,13 @@ def checkpoint(p: Parts) -> None:
         folder, p.policy, p.state, p.trainer.state(), samplers={w.version: w.tensors for w in older}
     )
     p.store.append_event("checkpoint", p.state.step, path=str(path.relative_to(p.store.folder)))
-    p.buffer.keep_from(prune(folder, p.config.record.keep_checkpoints, frozenset({p.state.best_step})))
+    remove_old_checkpoints(p)
+
+
+def remove_old_checkpoints(p: Parts) -> None:
+    """Remove the checkpoints that need not stay, then let the buffer forget what only they could ask for."""
+    keep, best = p.config.record.keep_checkpoints, frozenset({p.state.best_step})
+    p.buffer.keep_from(prune(p.store.folder / "checkpoints", keep, best, done=p.state.step))
 
 
 async def evaluate_if_due(p: Parts) -> None:

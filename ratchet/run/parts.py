@@ -14,7 +14,9 @@ import torch
 from ratchet.algorithms.algorithm import Algorithm
 from ratchet.algorithms.table import build_algorithm
 from ratchet.buffer.buffer import Buffer
+from ratchet.buffer.database import Database
 from ratchet.buffer.groups import GroupTable
+from ratchet.buffer.priority import priority_from
 from ratchet.config.plan import Plan, make_plan
 from ratchet.config.schedule import Schedule
 from ratchet.config.schema import RunConfig
@@ -189,14 +191,26 @@ def assemble(
     return parts
 
 
-def buffer_table(config: RunConfig, store: RunStore, policy: Policy, *, create: bool) -> GroupTable:
+OWN_BUFFER = "groups"
+"""Name of the buffer in a run's own file."""
+
+
+def buffer_name(config: RunConfig, store: RunStore) -> str:
+    """Return what a new run's buffer is called: as asked, or in a shared database after the run's folder."""
+    return config.buffer.name or (store.folder.resolve().name if config.buffer.url else OWN_BUFFER)
+
+
+def buffer_table(config: RunConfig, store: RunStore, policy: Policy, name: str, *, create: bool) -> GroupTable:
     """Return the table behind the run's buffer. Raises `ConfigError` if it cannot be made, found or used."""
-    return GroupTable.open(
-        config.buffer.url or f"sqlite:///{store.folder.resolve() / 'buffer.sqlite'}",
-        config.buffer.name or store.folder.name,
-        tokenizer=policy.tokenizer.fingerprint,
-        create=create,
-    )
+    url = config.buffer.url or f"sqlite:///{store.folder.resolve() / 'buffer.sqlite'}"
+    return GroupTable.open(url, name, tokenizer=policy.tokenizer.fingerprint, create=create)
+
+
+def check_buffer(config: RunConfig) -> None:
+    """Raise `ConfigError` before anything long for a priority or a database that cannot be used."""
+    priority_from(config.buffer)
+    if config.buffer.url:
+        Database.connect(config.buffer.url, create=True).close()
 
 
 def teacher_of(config: RunConfig, algorithm: Algorithm, policy: Policy) -> Decoder | None:

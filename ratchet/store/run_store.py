@@ -86,8 +86,12 @@ class RunStore:
                 part.replace(path)
 
     def config_tree(self) -> Row:
-        """Return the run's config as nested mappings."""
-        return tomllib.loads((self.folder / "config.toml").read_text(encoding="utf-8"))
+        """Return the run's config as nested mappings. Raises `ConfigError` if it cannot be read."""
+        path = self.folder / "config.toml"
+        try:
+            return tomllib.loads(path.read_text(encoding="utf-8"))
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{path} is no TOML: {error}. Mend it, or start the run again elsewhere.") from None
 
     def plan(self) -> Row:
         """Return the run's plan as nested mappings."""

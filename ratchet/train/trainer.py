@@ -312,14 +312,18 @@ class Trainer:
         groups = len({s.group for s in samples})
         low, high = tally.mean("clip_low"), tally.mean("clip_high")
         metrics = {
-            "loss/policy": sum(tally.losses) / max(1, len(tally.losses)),
-            "opt/grad_norm": max(tally.norms, default=0.0),
             "opt/lr": lr,
             "opt/updates": float(len(tally.norms)),
-            "entropy": tally.mean("entropy"),
-            "signal/zero_groups_frac": (groups - tally.heard_groups) / max(1, groups),
             "tokens/trained": float(tally.tokens),
             "tokens/forward": float(tally.inputs),
+        }
+        if not tally.tokens:  # nothing to train on: what was not measured is not reported as 0
+            return metrics | tally.times()
+        metrics |= {
+            "loss/policy": sum(tally.losses) / max(1, len(tally.losses)),
+            "opt/grad_norm": max(tally.norms, default=0.0),
+            "entropy": tally.mean("entropy"),
+            "signal/zero_groups_frac": (groups - tally.heard_groups) / max(1, groups),
         }
         if self._reference is not None:
             metrics["kl/ref"] = tally.mean("kl_ref")

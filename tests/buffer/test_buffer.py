@@ -15,7 +15,7 @@ from experiences import fingerprints, made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ratchet.buffer.buffer import Buffer, Taken, staleness_histogram
+from ratchet.buffer.buffer import Buffer, Taken
 from ratchet.buffer.groups import GroupTable
 from ratchet.config.schema import BufferSection
 from ratchet.core.rollout import Group
@@ -333,16 +333,3 @@ def test_head_starts_and_kills_change_nothing(
     assert other.rows == straight.rows
     if not kills:
         assert other.sampled == 7 * PROMPTS
-
-
-def test_shares_of_staleness_fall_into_doubling_bins() -> None:
-    assert staleness_histogram([0, 0, 1, 2, 3, 4, 7, 8, 15, 16, 31, 32, 1000, 0, 0, 0]) == {
-        "stale/share/0": 5 / 16, "stale/share/1": 1 / 16, "stale/share/2-3": 2 / 16, "stale/share/4-7": 2 / 16,
-        "stale/share/8-15": 2 / 16, "stale/share/16-31": 2 / 16, "stale/share/32+": 2 / 16,
-    }  # fmt: skip
-    assert staleness_histogram([]) == {}
-
-
-@given(st.lists(st.integers(0, 200), min_size=1))
-def test_shares_of_staleness_sum_to_one(staleness: list[int]) -> None:
-    assert sum(staleness_histogram(staleness).values()) == pytest.approx(1)

@@ -109,6 +109,15 @@ def test_putting_a_group_again_replaces_it_and_what_was_known_of_it(table) -> No
     assert chosen(table, 0) == [(0, 1)]
 
 
+def test_a_group_put_again_does_not_inherit_what_was_logged_under_its_number(table) -> None:
+    put(table, 0, 0, priority=1.0)
+    use(table, 0)
+    put(table, 0, 0, priority=3.0)  # SQLite gives the number of the last row again once that row is gone
+    table.rewind(0, fingerprints(0))
+    (entry,) = table.choose(0, 1, cooldown=0, max_uses=0)
+    assert (entry.uses, entry.priority) == (0, 3.0)
+
+
 def test_versions_are_those_behind_live_groups(table) -> None:
     for step, version in ((3, 1), (4, 2), (5, 2)):
         put(table, step, 0, version=version)
@@ -179,10 +188,10 @@ def test_groups_to_come_stay_only_if_the_same_weights_sampled_them(table) -> Non
 def test_going_back_over_several_uses_restores_what_was_before_the_first_of_them(table) -> None:
     put(table, 0, 0, priority=5.0)
     for step in range(4):
-        use(table, step, priority=-float(step))
+        use(table, step, priority=-1.0 - step)
     assert table.rewind(1, fingerprints(0)) == 0
     (entry,) = table.choose(1, 1, cooldown=0, max_uses=0)
-    assert (entry.uses, entry.last_used, entry.priority) == (1, 0, 0.0)
+    assert (entry.uses, entry.last_used, entry.priority) == (1, 0, -1.0)
     use(table, 1, priority=7.0)  # what was taken back is logged no more
     assert table.rewind(0, {}) == 0
     assert table.size == 0

@@ -18,6 +18,7 @@ from ratchet.config.schema import RunConfig
 from ratchet.core.errors import CheckpointError, ConfigError
 from ratchet.run.checkpoint import damage, list_checkpoints
 from ratchet.run.launch import resume, train
+from ratchet.run.lock import alone
 from ratchet.run.observer import Silent
 from ratchet.store.run_store import RunStore
 
@@ -192,3 +193,86 @@ def test_a_report_that_a_kill_prevented_is_written_on_resume(config: Config, tmp
     resume(tmp_path / "run")
     assert (tmp_path / "run" / "report.md").is_file()
     assert RunStore.open(tmp_path / "run").status()["state"] == "finished"
+
+
+def test_two_processes_never_work_on_the_same_run(config: Config) -> None:
+    folder = train(config("train.steps=1")).folder
+    with alone(folder), pytest.raises(ConfigError, match=rf"Another process \(pid {os.getpid()}\) is working on"):
+        resume(folder)
+    assert resume(folder).finished
+
+
+def test_with_all_newer_checkpoints_damaged_a_run_begins_at_its_first_and_ends_the_same(
+    config: Config, uninterrupted, tmp_path: Path
+) -> None:
+    settings = ("record.checkpoint_every=1", "record.keep_checkpoints=1", "train.steps=5")
+    straight, folder = uninterrupted(config, settings), tmp_path / "run"
+    with pytest.raises(MemoryError):
+        train(config(*settings), Dies(3))
+    for path in list_checkpoints(folder / "checkpoints")[1:]:
+        (path / "model.safetensors").unlink()
+    assert resume(folder).finished
+    assert rows(folder) == rows(straight)
+    assert weights(folder, 5) == weights(straight, 5)
+
+
+def test_a_run_killed_before_its_first_checkpoint_is_told_to_start_again(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("ratchet.run.launch.checkpoint", killed)
+        with pytest.raises(MemoryError):
+            train(config("train.steps=1"))
+    folder = tmp_path / "run"
+    with pytest.raises(CheckpointError, match=rf"never got to its first one, so nothing is lost: remove {folder} and"):
+        resume(folder)
+    (folder / "config.toml").write_text("[run]\nthreads")  # killed earlier still
+    with pytest.raises(ConfigError, match=r"config.toml is no TOML: .*start the run again"):
+        resume(folder)
+
+
+def test_checkpoints_that_a_kill_left_behind_are_removed_on_resume(
+    config: Config, uninterrupted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = ("train.steps=3", "record.checkpoint_every=1", "record.keep_checkpoints=1")
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        patch.setattr("ratchet.run.loops.prune", lambda folder, *_, done: killed() if done == 3 else 0)
+        with pytest.raises(MemoryError):
+            train(config(*settings))
+    assert len(list_checkpoints(folder / "checkpoints")) == 4
+    assert resume(folder).finished
+    kept = [[p.name for p in list_checkpoints(f / "checkpoints")] for f in (folder, uninterrupted(config, settings))]
+    assert kept[0] == kept[1]
+    assert len(kept[0]) < 4
+
+
+def test_damaged_newer_checkpoints_never_push_out_sound_ones(config: Config, uninterrupted, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with pytest.raises(MemoryError):
+        train(config("record.checkpoint_every=1"), Dies(4))
+    for spoiled in list_checkpoints(folder / "checkpoints")[-2:]:
+        (spoiled / "model.safetensors").unlink()
+    with pytest.raises(MemoryError):
+        resume(folder, Dies(3), words=["record.keep_checkpoints=1"], accept_changes=True)
+    notes = Notes()
+    assert resume(folder, notes).finished
+    assert any("at step 4 of 6" in note for note in notes.notes), "what the second process did is not lost"
+    straight = uninterrupted(config, ())
+    assert rows(folder) == rows(straight)
+    assert weights(folder) == weights(straight)
+
+
+def test_a_run_killed_after_its_last_event_gets_its_report_and_status_on_resume(config: Config) -> None:
+    folder = train(config("train.steps=1")).folder
+    before = rows(folder)
+    (folder / "report.md").unlink()
+    RunStore.open(folder).write_status({"state": "running", "step": 1, "steps": 1})
+    assert resume(folder).finished
+    assert (folder / "report.md").is_file()
+    assert RunStore.open(folder).status()["state"] == "finished"
+    assert rows(folder) == before
+
+
+def killed(*_: object) -> int:
+    raise MemoryError("killed")
