@@ -122,6 +122,8 @@ def kind(annotation: Any) -> str:
     if origin is Literal:
         return " or ".join(f'`"{value}"`' for value in inner)
     if origin is tuple:
+        if get_origin(inner[0]) is Literal:
+            return f"list of {kind(inner[0])}"
         plural = {str: "texts", float: "numbers", int: "whole numbers"}[inner[0]]
         return f"list of {plural}" if Ellipsis in inner else f"{len(inner)} {plural}"
     if origin in (dict, Mapping):

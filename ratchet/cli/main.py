@@ -63,7 +63,7 @@ def main() -> None:
 @click.argument("config", nargs=-1, required=True)
 @click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
 def train(config: tuple[str, ...], plain: bool) -> None:
-    """Train: CONFIG [KEY=VALUE ...]
+    """Train a recipe: CONFIG [KEY=VALUE ...]
 
     CONFIG is a recipe (judge, judge/collapse) or a .toml file; section.key=value words override it.
     """
@@ -99,9 +99,21 @@ def resume(run: Path, settings: tuple[str, ...], plain: bool, accept_changes: bo
 
 @main.command()
 @click.argument("sweep", nargs=-1, required=True)
-@click.option("--only", multiple=True, metavar="AXIS=LABEL", help="Run these cells only; several are allowed.")
-@click.option("--folder", type=click.Path(path_type=Path), default=None, help="Folder of the cells: runs/SWEEP-sweep.")
-@click.option("--jobs", default=0, type=click.IntRange(min=0), help="Cells at once; 0 runs as many as the cores hold.")
+@click.option(
+    "--only", multiple=True, metavar="AXIS=LABEL", help="Only these cells; an axis again adds, another narrows."
+)
+@click.option(
+    "--folder",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Folder of the cells; runs/SWEEP-sweep unless given.",
+)
+@click.option(
+    "--jobs",
+    default=0,
+    type=click.IntRange(min=0),
+    help="Cells at once; unless given, as many as the cores hold (one if run.threads = 0).",
+)
 @click.option("--dry", is_flag=True, help="List the cells and what is there of each; run nothing.")
 @click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
 def sweep(
@@ -109,8 +121,9 @@ def sweep(
 ) -> None:
     """Train every cell of a sweep: SWEEP [KEY=VALUE ...]
 
-    SWEEP is a study (stale) or a .toml file with a base recipe and axes. Repeat the command to go on: finished cells
-    are skipped, begun ones resumed.
+    SWEEP is a study (stale) or a .toml file with a base recipe and axes; KEY=VALUE words are laid over every cell.
+    Ctrl-C stops cleanly. Repeat the command to go on: finished cells are skipped, begun ones resumed. The exit code is
+    1 while cells are missing.
     """
     from ratchet.cli.sweep import Asked
     from ratchet.cli.sweep import sweep as run_sweep
@@ -122,7 +135,10 @@ def sweep(
 @main.command()
 @click.argument("config", nargs=-1, required=True)
 def explain(config: tuple[str, ...]) -> None:
-    """Say what CONFIG would do: batches, tokens, memory, FLOPs, staleness, waits."""
+    """Say what CONFIG would do.
+
+    Batches, tokens, memory, FLOPs, staleness, waits, without starting it.
+    """
     from ratchet.config.read import read_config
 
     chosen = read_config(config)
@@ -135,7 +151,10 @@ def explain(config: tuple[str, ...]) -> None:
 @click.argument("config", nargs=-1, required=True)
 @click.option("--tasks", default=8, show_default=True, type=click.IntRange(min=1), help="Tasks to ask about.")
 def check_reward(config: tuple[str, ...], tasks: int) -> None:
-    """Ask CONFIG's reward about gold, empty, echo, refusal and junk answers."""
+    """Ask CONFIG's reward about right and junk answers.
+
+    Gold, empty, echoed, refused and long junk answers go through it, task by task.
+    """
     from ratchet.config.read import read_config
 
     chosen = read_config(config)
@@ -147,7 +166,10 @@ def check_reward(config: tuple[str, ...], tasks: int) -> None:
 @main.command()
 @click.argument("name", required=False)
 def algorithms(name: str | None) -> None:
-    """List the algorithms, or describe NAME: equation, source, options, bounds."""
+    """List the algorithms, or describe NAME.
+
+    Equation, source, options, defaults and bounds.
+    """
     from ratchet.cli.algorithms import list_text, row_text
 
     click.echo(list_text() if name is None else row_text(name))
@@ -169,7 +191,10 @@ def status(run: Path) -> None:
 @click.option("--groups", default=3, show_default=True, type=click.IntRange(min=1), help="Groups to show.")
 @click.option("--tokens", is_flag=True, help="Show each token with its log-probability.")
 def rollouts(run: Path, step: int | None, groups: int, tokens: bool) -> None:
-    """Print the groups of a step of RUN with their rewards, widest spread first."""
+    """Print groups of RUN with their rewards.
+
+    Those of one step, widest spread of rewards first.
+    """
     from ratchet.cli.look import rollouts_text
     from ratchet.store.run_store import RunStore
 
@@ -183,7 +208,10 @@ def rollouts(run: Path, step: int | None, groups: int, tokens: bool) -> None:
 @click.option("--samples", default=1, show_default=True, type=click.IntRange(min=1), help="Attempts per task.")
 @click.option("--split", default="test", show_default=True, help="Split the tasks come from.")
 def evaluate(run: Path, step: int | None, tasks: int, samples: int, split: str) -> None:
-    """Evaluate a checkpoint of RUN on held-out tasks: pass@1 and pass@k with intervals."""
+    """Evaluate a checkpoint of RUN.
+
+    On held-out tasks: pass@1 and pass@k with 95 % intervals.
+    """
     from ratchet.store.run_store import RunStore
 
     RunStore.open(run)
@@ -200,7 +228,10 @@ def evaluate(run: Path, step: int | None, tasks: int, samples: int, split: str) 
 )
 @click.option("--out", type=click.Path(path_type=Path), default=None, help="File to write; PNG and SVG are made.")
 def chart(runs: tuple[Path, ...], metrics: tuple[str, ...], x: str, out: Path | None) -> None:
-    """Draw metrics of one or more RUNS; without --metric, the study's own figure."""
+    """Draw metrics of one or more RUNS.
+
+    Without --metric, the study's own figure.
+    """
     from ratchet.cli.look import chart_files
     from ratchet.store.run_store import RunStore
 
@@ -210,15 +241,32 @@ def chart(runs: tuple[Path, ...], metrics: tuple[str, ...], x: str, out: Path | 
 
 @main.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--metric", "metrics", multiple=True, help="Panel to draw; several are allowed.")
+@click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    help="Panel to draw, several are allowed; reward, KL, entropy and length unless given.",
+)
 @click.option("--x", default="step", show_default=True, type=click.Choice(["step", "tokens", "flops", "time"]))
-@click.option("--label", "keys", multiple=True, metavar="KEY", help="Setting that tells methods apart; several.")
+@click.option(
+    "--label", "keys", multiple=True, metavar="KEY", help="Tell methods apart by this setting alone; no reference then."
+)
 @click.option("--reference/--no-reference", default=True, show_default=True, help="Hold against recorded references.")
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="File to write; PNG, SVG, text, Markdown.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Where to write .png, .svg, .txt, .md; beside the runs unless given.",
+)
 def compare(
     runs: tuple[Path, ...], metrics: tuple[str, ...], x: str, keys: tuple[str, ...], reference: bool, out: Path | None
 ) -> None:
-    """Compare RUNS, or all runs in a folder: methods over seeds, with intervals, collapses and divergences."""
+    """Hold RUNS against each other.
+
+    RUNS are run folders, or folders that hold some, such as a sweep's. Seeds are pooled; rows of the figure are how
+    stale the data is, curves are methods. Prints tables with intervals, collapses and divergences, and holds the runs
+    against the recorded reference of their study.
+    """
     from ratchet.charts.compare import Asked
     from ratchet.cli.compare import comparison_text
 
@@ -230,7 +278,10 @@ def compare(
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--step", type=int, default=None, help="Checkpoint to export; the last one unless given.")
 def export(run: Path, folder: Path, step: int | None) -> None:
-    """Write a checkpoint of RUN to FOLDER as a plain Hugging Face model."""
+    """Write a checkpoint as a Hugging Face model.
+
+    A checkpoint of RUN goes to FOLDER, which transformers can load.
+    """
     from ratchet.store.run_store import RunStore
 
     RunStore.open(run)

@@ -10,5 +10,10 @@ Glossary (one word per idea, one idea per word)
     batch      the groups of one training step as flat columns of numbers
     step       one pass of the loop: explore, train, publish
     update     one optimiser step; a step holds one or more
+    use        one training on a group; under replay a group has several
+    correction a weight against the sampler, on top of an algorithm's own ratio
+    teacher    a frozen policy whose log-probabilities are learned from
+    critic     a model that foresees the reward before each token
+    cell       one run of a sweep
     version    how many training steps the weights have seen: the initial weights are version 0
 """
