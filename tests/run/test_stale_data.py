@@ -11,6 +11,7 @@ from runs import Notes, rows, weights
 from ratchet.config.schedule import Schedule
 from ratchet.config.schema import RunConfig
 from ratchet.core.errors import ConfigError
+from ratchet.run.changes import accept, changes
 from ratchet.run.launch import resume, train
 from ratchet.store.run_store import RunStore
 
@@ -193,7 +194,9 @@ def test_accepted_changes_are_recorded_and_hold_from_there_on(config: Config) ->
     assert resume(folder).finished, "the new config is now the run's own"
 
 
-@pytest.mark.parametrize("word", ["run.seed=3", "policy.tiny.hidden=32"])
+@pytest.mark.parametrize(
+    "word", ["run.seed=3", "policy.tiny.hidden=32", "buffer.kind=replay", "explore.prompts_per_step=2"]
+)
 def test_what_the_weights_were_made_with_cannot_change(config: Config, word: str) -> None:
     folder = train(config("train.steps=1")).folder
     with pytest.raises(ConfigError, match="cannot go on with another"):
@@ -215,3 +218,26 @@ def test_a_critic_is_kept_in_the_checkpoint(config: Config, tmp_path: Path) -> N
     half = train(config("algorithm.name=ppo", "train.steps=2", folder=tmp_path / "b")).folder
     resume(half, words=["train.steps=4"], accept_changes=True)
     assert rows(half) == rows(straight)
+
+
+def test_a_run_whose_folder_was_renamed_goes_on(config: Config, tmp_path: Path) -> None:
+    folder = train(config("train.steps=2")).folder
+    moved = folder.rename(tmp_path / "moved")
+    assert resume(moved, words=["train.steps=3"], accept_changes=True).finished
+    assert len(rows(moved)) == 3
+
+
+def test_a_password_is_in_no_message_about_changes() -> None:
+    found = changes({"buffer": {"url": ""}}, {"buffer": {"url": "postgresql://me:secret@host/db"}})
+    with pytest.raises(ConfigError) as caught:
+        accept(found, accepted=False, resume="ratchet resume x")
+    assert "secret" not in str(caught.value)
+    assert "postgresql://me:***@host/db" in str(caught.value)
+
+
+def test_a_buffer_that_cannot_be_used_is_found_before_the_warm_start(config: Config, tmp_path: Path) -> None:
+    for words in (["buffer.url=sqlite:////nowhere/there/b.sqlite"], ["buffer.kind=replay", "buffer.priority=age"]):
+        with pytest.raises(ConfigError, match=r"buffer\.(url|priority)"):
+            train(config(*words, "warm_start.steps=50"))
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "cache").exists()
