@@ -85,6 +85,9 @@ class Panel:
     """Whether only whole numbers make sense on the x axis."""
     log_y: bool = False
     """Whether the y axis is logarithmic; values that are not above 0 are left out then."""
+    right: Line | None = None
+    """A line on a second y axis, on the right. The text of both axes then has the colour of their lines."""
+    right_label: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +201,8 @@ def _draw_panel(axes: Axes, panel: Panel, events: Sequence[Event], *, named: boo
         drawn = _draw_curve(axes, line, panel.log_y) if isinstance(line, Curve) else _draw_line(axes, line)
         if named:
             handles[line.label] = drawn
+    if panel.right is not None:
+        handles |= _draw_right(axes, panel, panel.right, named=named)
     for event, (colour, dashes) in zip(events, EVENT_STYLES, strict=False):
         for place in event.places:
             handles[event.label] = axes.axvline(place, color=colour, linestyle=dashes, linewidth=1.1, zorder=1.5)
@@ -209,6 +214,22 @@ def _draw_panel(axes: Axes, panel: Panel, events: Sequence[Event], *, named: boo
     if panel.counts_x:
         axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10], integer=True))
     return handles
+
+
+def _draw_right(axes: Axes, panel: Panel, line: Line, *, named: bool) -> dict[str, Any]:
+    """Draw the line of the right axis, and give the text of both axes the colours of their lines."""
+    other = axes.twinx()
+    drawn = _draw_line(other, line)
+    other.set_ylabel(panel.right_label, fontsize=9.5, color=line.colour)
+    other.tick_params(axis="y", labelsize=8.5, labelcolor=line.colour, color=line.colour)
+    other.spines["top"].set_visible(False)
+    other.spines["right"].set_color(line.colour)
+    _leave_room(other, [line])
+    left = panel.lines[0].colour
+    axes.yaxis.label.set_color(left)
+    axes.tick_params(axis="y", labelcolor=left, color=left)
+    axes.spines["left"].set_color(left)
+    return {line.label: drawn} if named else {}
 
 
 def _draw_line(axes: Axes, line: Line) -> Any:

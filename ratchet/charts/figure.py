@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ratchet.charts.canvas import BLUE, MARKERS, PALETTE, RED, Drawing, Event, Line, Panel, write_drawing
@@ -38,6 +38,12 @@ class PanelPlan:
     y_label: str
     colour: str
     marker: str
+    factor: float = 1.0
+    """What values are multiplied by: 100 for per cent."""
+    right: PanelPlan | None = None
+    """What is drawn on a second y axis of the same panel."""
+    x_label: str = ""
+    """Empty takes the axis's own."""
 
 
 LENGTH_AND_REWARD = (
@@ -46,7 +52,20 @@ LENGTH_AND_REWARD = (
 )
 """RM-R1 (arXiv 2505.02387), its figure of cold-start training: length in blue circles, reward in red squares."""
 
-PRESETS: Mapping[str, Sequence[PanelPlan]] = {"judge": LENGTH_AND_REWARD}
+LENGTH_AND_REPRODUCED = (
+    PanelPlan(
+        "eval/test/env_testwriter/tokens",
+        "TestWriter on held-out bugs",
+        "Token Length",
+        BLUE,
+        "o",
+        right=PanelPlan("eval/test/part_reproduced", "", "Reproduced Rate (%)", RED, "s", factor=100.0),
+        x_label="RL Training Steps",
+    ),
+)
+"""Kimi-Dev (arXiv 2509.23045), its figure of TestWriter's training: two y axes, length in blue, rate in red."""
+
+PRESETS: Mapping[str, Sequence[PanelPlan]] = {"judge": LENGTH_AND_REWARD, "reproduce": LENGTH_AND_REPRODUCED}
 """Study -> its figure; a study that is not listed gets `LENGTH_AND_REWARD`."""
 
 
@@ -62,12 +81,21 @@ def draw_run(store: RunStore) -> list[Path]:
     axis = axis_named("step")
     panels, sentences = [], []
     for plan in PRESETS.get(study, LENGTH_AND_REWARD):
-        series = metric_series(store, rows, plan.metric)
-        lines = [Line(plan.metric, *_points(series, axis, rows), plan.colour, plan.marker)] if series.values else []
-        empty = f"{plan.metric} was not recorded in this run."
-        panels.append(Panel(plan.title, axis.label, plan.y_label, lines, empty, counts_x=True))
-        unit = _unit(plan.metric)
-        sentences.append(told(plan.y_label.partition(" (")[0], unit, series) if lines else empty)
+        line, said = _planned(store, rows, axis, plan)
+        right, said_right = _planned(store, rows, axis, plan.right) if plan.right is not None else (None, "")
+        panels.append(
+            Panel(
+                plan.title,
+                plan.x_label or axis.label,
+                plan.y_label,
+                [line] if line is not None else [],
+                said,
+                counts_x=True,
+                right=right,
+                right_label=plan.right.y_label if plan.right is not None else "",
+            )
+        )
+        sentences += [text for text in (said, said_right) if text]
     events, event_sentences = _events(store, rows)
     asked = int(store.plan().get("steps", len(rows)))
     progress = f"{len(rows)} of {asked} steps." if len(rows) < asked else f"{len(rows)} steps."
@@ -81,6 +109,16 @@ def draw_run(store: RunStore) -> list[Path]:
         if signals
         else written
     )
+
+
+def _planned(store: RunStore, rows: Sequence[Row], axis: Axis, plan: PanelPlan) -> tuple[Line | None, str]:
+    """Return the line of a plan and the sentence that tells it; no line if the metric was not recorded."""
+    series = metric_series(store, rows, plan.metric)
+    if not series.values:
+        return None, f"{plan.metric} was not recorded in this run."
+    series = replace(series, values=tuple(plan.factor * v for v in series.values))
+    line = Line(plan.metric, *_points(series, axis, rows), plan.colour, plan.marker)
+    return line, told(plan.y_label.partition(" (")[0], _unit(plan.metric), series)
 
 
 def _signals(store: RunStore, rows: Sequence[Row]) -> list[str]:

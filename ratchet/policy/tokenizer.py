@@ -103,7 +103,8 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Write ``tokenizer.json`` and ``tokenizer_config.json``."""
-        self.backend.save(str(folder / "tokenizer.json"))
+        # Not `backend.save`: on a full disk it raises plain Exception.
+        (folder / "tokenizer.json").write_text(self.backend.to_str(pretty=True), encoding="utf-8")
         (folder / "tokenizer_config.json").write_text(json.dumps(self.settings, indent=2, ensure_ascii=False) + "\n")
 
     def _named(self, key: str) -> str | None:

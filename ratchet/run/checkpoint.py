@@ -56,7 +56,7 @@ class RunState:
     best_reward: float | None = None
     best_step: int = 0
     """The checkpoint with the highest mean reward of its last step."""
-    evaluated_step: int = 0
+    evaluated_step: int = -1
     """Steps done at the last held-out evaluation."""
 
 

@@ -115,8 +115,17 @@ def eval_metrics(groups: Sequence[Group]) -> dict[str, float]:
     n = len(passed[0])
     facts = {"tasks": float(len(groups)), "samples": float(n), "failed": float(len(rollouts) - len(scores))}
     facts["reward_mean"] = sum(s.value for s in scores) / len(rollouts)
+    failed = len(rollouts) - len(scores)
     for name in sorted({k for s in scores for k in s.parts}):
-        facts[f"part_{name}"] = sum(s.parts.get(name, 0.0) for s in scores) / len(rollouts)
+        # Tasks of different roles have different parts; an attempt that failed counts as 0 for each of them.
+        values = [s.parts[name] for s in scores if name in s.parts]
+        values += [0.0] * failed
+        facts[f"part_{name}"] = mean = sum(values) / len(values)
+        if n == 1:  # one attempt per task: the values are independent
+            facts[f"part_{name}_low"], facts[f"part_{name}_high"] = _interval(values, mean)
+    for name in sorted({k for r in rollouts for k in r.metrics}):
+        reported = [r.metrics[name] for r in rollouts if name in r.metrics]
+        facts[f"env_{name}"] = sum(reported) / len(reported)
     facts["response_length"] = sum(r.output_tokens for r in rollouts) / len(rollouts)
     for k in sorted({1, *(2**i for i in range(1, 12) if 2**i <= n), n}):
         each = [_pass_at(n, sum(flags), k) for flags in passed]

@@ -176,7 +176,8 @@ def remove_old_checkpoints(p: Parts) -> None:
 async def evaluate_if_due(p: Parts) -> None:
     """Evaluate the trained weights on held-out tasks where the config asks for it, once per step."""
     settings, step = p.config.eval, p.state.step
-    due = step == p.config.train.steps or (step > 0 and settings.every > 0 and step % settings.every == 0)
+    due = (step == p.config.train.steps or (settings.every > 0 and step % settings.every == 0)) and step > 0
+    due |= settings.at_start and step == 0
     if not settings.tasks or not due or p.state.evaluated_step == step:
         return
     with p.waits.on("trainer", "evaluation"):

@@ -119,3 +119,17 @@ def test_importing_charts_loads_neither_torch_nor_matplotlib() -> None:
         "assert not {'torch', 'matplotlib'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_the_figure_of_reproduce_has_two_y_axes_in_the_colours_of_their_series(make_run) -> None:
+    config = {"run": {"study": "reproduce"}, "environment": {"name": "reproduce"}, "algorithm": {"name": "grpo"}}
+    store = make_run(config=config, steps=30)
+    for step in (10, 20, 30):
+        tokens = {"env_testwriter/tokens": 10.0 + step, "part_reproduced": 0.2 + step / 200}
+        store.append_event("eval", step, split="test", **tokens)
+    png, svg, *_ = draw_run(store)
+    caption = png.with_suffix(".txt").read_text()
+    assert "Token Length: from 20" in caption
+    assert "Reproduced Rate: from 25" in caption  # per cent
+    words = svg.read_text()
+    assert all(f"<!-- {text} -->" in words for text in ("Token Length", "Reproduced Rate (%)", "RL Training Steps"))

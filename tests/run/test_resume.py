@@ -187,6 +187,11 @@ def test_an_evaluation_that_a_kill_prevented_is_made_up_for(config: Config, tmp_
     assert evaluated == [2, 4, 6]
 
 
+def test_the_starting_policy_is_evaluated_where_that_is_asked_for(config: Config) -> None:
+    folder = train(config("eval.tasks=2", "eval.at_start=true", "train.steps=2")).folder
+    assert [e["step"] for e in RunStore.open(folder).events() if e["kind"] == "eval"] == [0, 2]
+
+
 def test_a_report_that_a_kill_prevented_is_written_on_resume(config: Config, tmp_path: Path) -> None:
     with pytest.raises(MemoryError):
         train(config("train.steps=2"), Dies(1))

@@ -170,10 +170,17 @@ EVALUATION = (
     Metric(
         "eval/*/part_*",
         "Mean of one component of the reward on held-out tasks; a failed attempt counts as 0.",
-        "sum of score.parts[name] / attempts asked",
+        "sum of score.parts[name] / (scored attempts that have it + failed attempts)",
         "",
         "near reward/parts/<name>",
         better=Better.HIGHER,
+    ),
+    Metric(
+        "eval/*/env_*",
+        "A number the environment reports, on held-out tasks.",
+        "mean over the attempts that report it",
+        "",
+        "near env/<name>",
     ),
     Metric(
         "eval/*/pass@*",
