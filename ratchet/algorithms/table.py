@@ -44,7 +44,7 @@ from ratchet.algorithms.on_policy import (
     sapo,
 )
 from ratchet.core.errors import ConfigError, nearest
-from ratchet.core.load import LoadError, is_path, load_object
+from ratchet.core.load import is_path, load_function
 
 ALGORITHMS: Mapping[str, Callable[..., Algorithm]] = {
     "grpo": grpo,
@@ -84,7 +84,7 @@ def build_algorithm(name: str, options: Mapping[str, Any]) -> Algorithm:
     Raises `ConfigError` for an unknown name or option, or a value out of bounds, with the nearest known name.
     """
     if is_path(name):
-        builder = _users_builder(name)
+        builder = load_function(name, where="algorithm.name")
     elif name in ALGORITHMS:
         builder = ALGORITHMS[name]
     else:
@@ -102,14 +102,3 @@ def build_algorithm(name: str, options: Mapping[str, Any]) -> Algorithm:
     if not isinstance(built, Algorithm):
         raise ConfigError(f'algorithm.name = "{name}" returned a {type(built).__name__}, not an Algorithm.')
     return built
-
-
-def _users_builder(path: str) -> Callable[..., Algorithm]:
-    """Return the builder a path names. Raises `ConfigError` if it cannot be loaded or called."""
-    try:
-        found = load_object(path)
-    except LoadError as error:
-        raise ConfigError(f"algorithm.name: {error}") from error
-    if not callable(found):
-        raise ConfigError(f'algorithm.name = "{path}" is a {type(found).__name__}; name a function instead.')
-    return found

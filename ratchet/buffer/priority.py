@@ -11,7 +11,7 @@ from statistics import fmean
 from ratchet.buffer.facts import oldest_version
 from ratchet.config.schema import BufferSection
 from ratchet.core.errors import ConfigError, nearest
-from ratchet.core.load import LoadError, describe, is_path, load_object
+from ratchet.core.load import describe, is_path, load_function
 from ratchet.core.rollout import Group
 
 Priority = Callable[[Group, int], float]
@@ -39,7 +39,7 @@ def priority_from(config: BufferSection) -> Priority:
     """
     name, penalty = config.priority, config.reuse_penalty
     if is_path(name):
-        return partial(_ask, _load(name), name)
+        return partial(_ask, load_function(name, where="buffer.priority"), name)
     if name == "freshness":
         return lambda group, uses: freshness(oldest_version(group), uses, reuse_penalty=penalty)
     if name == "advantage":
@@ -48,16 +48,6 @@ def priority_from(config: BufferSection) -> Priority:
         f'buffer.priority = "{name}" is not known.{nearest(name, ("freshness", "advantage"))} '
         "Your own is named file.py:function."
     )
-
-
-def _load(path: str) -> Callable[..., object]:
-    try:
-        found = load_object(path)
-    except LoadError as error:
-        raise ConfigError(f"buffer.priority: {error}") from error
-    if not callable(found):
-        raise ConfigError(f'buffer.priority = "{path}" is a {type(found).__name__}; name a function instead.')
-    return found
 
 
 def _ask(function: Callable[..., object], path: str, group: Group, uses: int) -> float:

@@ -7,8 +7,10 @@ import importlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from ratchet.core.errors import ConfigError, nearest
 
@@ -45,6 +47,20 @@ def load_object(path: str) -> object:
         public = [known for known in names if not known.startswith("_")]
         raise LoadError(f'"{place}" does not define "{name}".{nearest(name, public)}')
     return names[name]
+
+
+def load_function(path: str, *, where: str) -> Callable[..., Any]:
+    """Return the function that a path names; `where` is the setting that named it.
+
+    **Raises**: `ConfigError` naming the setting if it cannot be loaded or called.
+    """
+    try:
+        found = load_object(path)
+    except LoadError as error:
+        raise ConfigError(f"{where}: {error}") from error
+    if not callable(found):
+        raise ConfigError(f'{where} = "{path}" is a {type(found).__name__}; name a function instead.')
+    return found
 
 
 def require_library(module: str, *, extra: str, purpose: str) -> None:
