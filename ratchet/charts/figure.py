@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ratchet.charts.canvas import BLUE, MARKERS, PALETTE, RED, Drawing, Event, Line, Panel, write_drawing
+from ratchet.charts.labels import GREEN, ORANGE, PURPLE
 from ratchet.charts.series import (
     Axis,
     Series,
@@ -52,6 +53,14 @@ LENGTH_AND_REWARD = (
 )
 """RM-R1 (arXiv 2505.02387), its figure of cold-start training: length in blue circles, reward in red squares."""
 
+FOUR_PANELS = (
+    PanelPlan("reward/mean", "Training Reward", "Training Reward", GREEN, "o"),
+    PanelPlan("kl/ref", "KL Divergence", "KL Divergence (nats)", PURPLE, "s"),
+    PanelPlan("entropy", "Entropy", "Entropy (nats)", ORANGE, "^"),
+    PanelPlan("len/response/mean", "Response Length", "Response Length (tokens)", BLUE, "D"),
+)
+"""Yao et al. 2025 (arXiv 2509.24203): reward, divergence, entropy, length of one run; `compare` draws them of many."""
+
 LENGTH_AND_REPRODUCED = (
     PanelPlan(
         "eval/test/env_testwriter/tokens",
@@ -65,7 +74,11 @@ LENGTH_AND_REPRODUCED = (
 )
 """Kimi-Dev (arXiv 2509.23045), its figure of TestWriter's training: two y axes, length in blue, rate in red."""
 
-PRESETS: Mapping[str, Sequence[PanelPlan]] = {"judge": LENGTH_AND_REWARD, "reproduce": LENGTH_AND_REPRODUCED}
+PRESETS: Mapping[str, Sequence[PanelPlan]] = {
+    "judge": LENGTH_AND_REWARD,
+    "stale": FOUR_PANELS,
+    "reproduce": LENGTH_AND_REPRODUCED,
+}
 """Study -> its figure; a study that is not listed gets `LENGTH_AND_REWARD`."""
 
 
@@ -125,7 +138,8 @@ def _signals(store: RunStore, rows: Sequence[Row]) -> list[str]:
     """Return the metrics that say why the study's curves went as they did: the reward's parts, entropy, divergence."""
     known = metric_names(store, rows)
     parts = sorted(name for name in known if name.startswith("reward/parts/"))[:MOST_PARTS]
-    return [*parts, *(name for name in ("entropy", "kl/ref") if name in known)]
+    shown = {plan.metric for plan in PRESETS.get(study_of(store), LENGTH_AND_REWARD)}
+    return [name for name in (*parts, "entropy", "kl/ref") if name in known and name not in shown]
 
 
 def draw_metrics(runs: Sequence[RunStore], metrics: Sequence[str], x: str, out: Path) -> list[Path]:

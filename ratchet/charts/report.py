@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.charts.series import CLEAR, END_STEPS, ROUNDING, Move, Series, metric_series, move
+from ratchet.charts.setup import setup
 from ratchet.charts.tables import largest_first, summed, table
 from ratchet.charts.text import duration, flops, number, percent, quantity, relative_change, size
 from ratchet.core.errors import RunError
@@ -55,7 +56,7 @@ def report_text(store: RunStore, figures: Sequence[Path]) -> str:
     rows, events, config = store.metrics(), store.events(), store.config_tree()
     sections = [
         [f"# {store.folder.resolve().name}", _outcome(store, rows, events)],
-        _setup(store, config),
+        setup(store, config),
         _pictures(store, figures),
         _results(store, rows),
         _held_out(rows, events),
@@ -89,38 +90,6 @@ def _outcome(store: RunStore, rows: Sequence[Row], events: Sequence[Row]) -> str
     verb = "Failed" if end["kind"] == "failed" else "Crashed"
     reason = " ".join(str(end.get("error", "no reason recorded")).split())
     return f"> **{verb} at step {end['step']}, with {done} done**: {reason}{again}"
-
-
-def _setup(store: RunStore, config: Mapping[str, Any]) -> list[str]:
-    """Say what was trained and how."""
-    plan = store.plan()
-    run, policy, explore = config.get("run", {}), config.get("policy", {}), config.get("explore", {})
-    tiny = policy.get("tiny", {})
-    model = policy.get("model") or f"tiny {tiny.get('family', 'model')}, made for this run"
-    method = config.get("algorithm", {})
-    known = {k: v for k, v in method.items() if k != "name"}
-    warm = config.get("warm_start", {}).get("steps", 0)
-    environment = config.get("environment", {})
-    sync = config.get("sync", {})
-    facts = [
-        ("study", run.get("study") or "none named"),
-        ("model", f"{model}; {plan.get('parameters', 0):,} weights, {policy.get('dtype', '?')}"),
-        ("warm start", f"{warm} updates on demonstrations" if warm else "none"),
-        ("environment", f"{environment.get('name')}{_options(environment)}"),
-        ("algorithm", f"{method.get('name')}{_options(known)}"),
-        (
-            "batch",
-            f"{plan.get('prompts_per_step')} prompts x {plan.get('samples_per_prompt')} samples, at most "
-            f"{explore.get('max_tokens')} new tokens a turn, temperature {explore.get('temperature')}; "
-            f"updates a step: {plan.get('updates_per_batch')}",
-        ),
-        (
-            "sampler",
-            f"weights refreshed with interval {_short(sync.get('interval'))}, offset {sync.get('offset')} (steps)",
-        ),
-        ("seed", str(run.get("seed"))),
-    ]
-    return ["## What was trained", table(("", ""), facts)]
 
 
 def _pictures(store: RunStore, figures: Sequence[Path]) -> list[str]:
@@ -371,17 +340,3 @@ def _span(steps: Sequence[int]) -> str:
 
 def _latest(events: Sequence[Row], kind: str) -> Row | None:
     return next((e for e in reversed(events) if e["kind"] == kind), None)
-
-
-def _options(values: Mapping[str, Any]) -> str:
-    """Return the settings of a section in brackets, without its name and without long or empty ones."""
-    said = [f"{k} = {_short(v)}" for k, v in values.items() if k != "name" and v not in ("", {}, [])]
-    return f" ({', '.join(said)})" if said else ""
-
-
-def _short(value: Any) -> str:
-    """Return a setting on one line of a table."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{k} = {_short(v)}" for k, v in value.items()) + "}"
-    text = f"{value:g}" if isinstance(value, float) else " ".join(str(value).split())
-    return text if len(text) <= 60 else f"{text[:57]}..."
