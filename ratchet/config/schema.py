@@ -262,6 +262,7 @@ class EvalSection(Section):
     """Held-out evaluation during and after training."""
 
     every: int = Field(0, ge=0, description="Steps between evaluations; 0 evaluates at the end only.")
+    at_start: bool = Field(False, description="Evaluate the starting policy too, before the first step.")
     tasks: int = Field(0, ge=0, description="Held-out tasks per evaluation; 0 evaluates never.")
     samples: int = Field(1, ge=1, description="Attempts per held-out task.")
 

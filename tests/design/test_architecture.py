@@ -20,7 +20,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 SHELF = {
     "core": 0,
-    "config": 1, "algorithms": 1, "kernels": 1, "rewards": 1, "store": 1,
+    "config": 1, "algorithms": 1, "kernels": 1, "rewards": 1, "sandbox": 1, "store": 1,
     "policy": 2, "engines": 2, "environments": 2, "charts": 2,
     "buffer": 3, "explore": 3, "train": 3,
     "run": 4,
@@ -46,6 +46,13 @@ BROAD_HANDLERS = {
     ("rewards/probe.py", "_score"): "what an environment raises is what the probe is there to find",
     ("rewards/value.py", "_shown"): "a repr is the user's code",
     ("run/launch.py", "_drive"): "how a run ended is recorded, and the error handed on",
+    ("sandbox/inside/remote.py", "Server.serve"): "a stranger's module may raise anything, in its own process",
+    ("sandbox/inside/remote.py", "Server._answer"): "a stranger's function may raise anything, in its own process",
+    ("sandbox/inside/roles.py", "_module"): "a module half loaded is forgotten, and the error handed on",
+    ("sandbox/inside/roles.py", "_loaded_here"): "a stranger's module may raise anything, in its own process",
+    ("sandbox/inside/verdict.py", "Judge.run"): "whatever a test raises is what the verdict is about",
+    ("sandbox/inside/verdict.py", "_detail"): "the text of an exception is a stranger's code",
+    ("sandbox/inside/worker.py", "_Worker._spawn"): "a forked child says what failed and ends, and never returns",
     ("rewards/gym.py", "Gym.open"): "another library may raise anything while it makes a data set",
 }
 """(file, function) -> why it may catch everything."""
@@ -159,6 +166,7 @@ def test_importing_the_package_loads_nothing_else() -> None:
         ("pebble", {"rewards"}),
         ("tokenizers", {"policy"}),
         ("jinja2", {"policy"}),
+        ("pyseccomp", {"sandbox"}),
     ],
 )
 def test_a_library_is_imported_only_in_the_room_that_owns_it(library: str, rooms: set[str]) -> None:

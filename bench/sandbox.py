@@ -1,0 +1,121 @@
+"""What running strangers' code costs: cold boxes, warm checks, and how both grow with concurrency.
+
+    python bench/sandbox.py [OUT]        writes OUT.md and OUT.json (default bench/results/sandbox); about a minute
+
+A number is the median over the repetitions named beside it; "best tenth" is the tenth percentile, which says what a
+check costs when nobody else wants the cores.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from ratchet.config.schema import SandboxSection
+from ratchet.sandbox import bubblewrap, linux
+from ratchet.sandbox.box import Limits
+from ratchet.sandbox.bubblewrap import BubblewrapBox
+from ratchet.sandbox.linux import LinuxBox
+from ratchet.sandbox.pool import CheckPool
+from ratchet.sandbox.program import How, Outcome, Program
+
+MODULE = "def f(x):\n    return x + 1\n"
+TEST = "from solution import f\n\ndef test_f():\n    assert f(1) == 2\n"
+
+
+async def times(work: Callable[[], Awaitable[object]], repeat: int) -> dict[str, float]:
+    """Return milliseconds of one call after the other."""
+    found = []
+    for _ in range(repeat):
+        start = time.perf_counter()
+        await work()
+        found.append(1000 * (time.perf_counter() - start))
+    found.sort()
+    return {"median_ms": statistics.median(found), "best_tenth_ms": found[repeat // 10], "repeat": repeat}
+
+
+async def together(work: Callable[[], Awaitable[object]], at_once: int, count: int) -> dict[str, float]:
+    """Return calls per second with so many at once."""
+    left = iter(range(count))
+
+    async def one() -> None:
+        for _ in left:
+            await work()
+
+    start = time.perf_counter()
+    await asyncio.gather(*(one() for _ in range(at_once)))
+    return {"at_once": at_once, "per_second": count / (time.perf_counter() - start), "count": count}
+
+
+async def measure(box: BubblewrapBox | LinuxBox) -> dict[str, object]:
+    python = ["python3", "-I", "-S", "-c", "pass"]
+
+    async def command() -> None:
+        assert (await box.run({}, python, Limits())).exit_code == 0
+
+    found: dict[str, object] = {"layers": list(box.layers)}
+    found["box"] = await times(command, 20)
+    found["boxes at once"] = [await together(command, n, 20) for n in (1, 2, 4)]
+    async with CheckPool(SandboxSection(), box) as pool:
+
+        def check(how: How) -> Callable[[], Awaitable[object]]:
+            async def run() -> None:
+                result = await pool.check(Program(MODULE, TEST, how))
+                assert result.outcome is Outcome.PASSED, result
+
+            return run
+
+        for how, repeat in ((How.FUNCTIONS, 300), (How.PYTEST, 30)):
+            found[f"{how} cold"] = await times(check(how), 1)
+            await pool.warm("pytest" if how is How.PYTEST else "plain")
+            found[f"{how} warm"] = await times(check(how), repeat)
+            found[f"{how} at once"] = [await together(check(how), n, 2 * repeat) for n in (1, 2, 4, 16)]
+    return found
+
+
+def table(found: dict[str, object], machine: dict[str, object]) -> str:
+    lines = ["# Sandbox", "", f"`python bench/sandbox.py`, {machine}", ""]
+    for name, numbers in found.items():
+        assert isinstance(numbers, dict)
+        lines += [f"## {name}", "", f"Layers: {', '.join(numbers.pop('layers'))}.", ""]
+        lines += ["| what | median ms | best tenth ms | repeated |", "|---|---:|---:|---:|"]
+        for what, n in numbers.items():
+            if isinstance(n, dict):
+                lines.append(f"| {what} | {n['median_ms']:.1f} | {n['best_tenth_ms']:.1f} | {n['repeat']} |")
+        lines += ["", "| what | at once | per second |", "|---|---:|---:|"]
+        for what, rows in numbers.items():
+            if isinstance(rows, list):
+                lines += [f"| {what} | {r['at_once']} | {r['per_second']:.0f} |" for r in rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    out = Path(sys.argv[1] if len(sys.argv) > 1 else "bench/results/sandbox")
+    machine: dict[str, object] = {
+        "cores": len(os.sched_getaffinity(0)),
+        "load before": os.getloadavg(),
+        "python": platform.python_version(),
+        "kernel": platform.release(),
+    }
+    makers = [] if bubblewrap.why_not() else [BubblewrapBox]
+    boxes = [*(make() for make in makers), *([] if linux.why_not() else [LinuxBox()])]
+    found = {}
+    for box in boxes:
+        found[box.name] = asyncio.run(measure(box))
+        box.close()
+    machine["load after"] = os.getloadavg()
+    out.with_suffix(".json").write_text(json.dumps({"machine": machine, "measured": found}, indent=1) + "\n")
+    out.with_suffix(".md").write_text(table(found, machine))
+    print(out.with_suffix(".md").read_text())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,4 @@
+# tries: to stop the runner
+# ways: module
+def f(x):
+    raise KeyboardInterrupt
