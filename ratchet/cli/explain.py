@@ -8,10 +8,11 @@ from ratchet.config.plan import Plan
 from ratchet.config.schedule import Schedule
 from ratchet.config.schema import RunConfig
 from ratchet.core.task import Split
-from ratchet.environments.table import close_environment
+from ratchet.environments.table import UsesSandbox, close_environment
 from ratchet.kernels.native import available, why_not
 from ratchet.run.parts import choose_device, fresh_policy, make_algorithm, make_environment, plan_for
 from ratchet.run.warm_start import cache_folder, warm_start_key
+from ratchet.sandbox.choose import open_box
 
 
 def explanation(config: RunConfig) -> str:
@@ -35,6 +36,7 @@ def explanation(config: RunConfig) -> str:
             _method(config),
             _staleness(config, plan),
             _data(config),
+            _sandbox(config) if isinstance(environment, UsesSandbox) else "",
             _tokens(plan),
             _memory(plan),
             _compute(plan),
@@ -48,6 +50,16 @@ def explanation(config: RunConfig) -> str:
         return "\n".join(line for line in lines if line)
     finally:
         close_environment(environment)
+
+
+def _sandbox(config: RunConfig) -> str:
+    """Say what holds the code that the policy writes. Raises `ConfigError` where nothing can."""
+    box = open_box(config.sandbox)
+    try:
+        held = ", ".join(box.layers) or "nothing but limits (sandbox.allow_unsafe)"
+    finally:
+        box.close()
+    return f"Sandbox: code that the policy writes is held by {held}; a check takes {config.sandbox.wall_s:g} s at most."
 
 
 def _data(config: RunConfig) -> str:

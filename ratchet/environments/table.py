@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -13,11 +13,15 @@ from ratchet.core.load import LoadError, is_path, load_object
 from ratchet.core.protocols import Environment
 from ratchet.environments.options import read_options
 
+if TYPE_CHECKING:
+    from ratchet.config.schema import SandboxSection
+
 BUILT_IN: Mapping[str, str] = {
     "arithmetic": "ratchet.environments.arithmetic:Arithmetic",
     "judge": "ratchet.environments.judge:Judge",
     "questions": "ratchet.environments.questions:Questions",
     "reasoning_gym": "ratchet.environments.gym:ReasoningGym",
+    "reproduce": "ratchet.environments.reproduce:Reproduce",
 }
 """Name to class. Classes are imported when asked for, so that listing the names stays quick."""
 
@@ -28,6 +32,15 @@ class Closes(Protocol):
 
     def close(self) -> None:
         """Give everything back; may be called twice."""
+        ...
+
+
+@runtime_checkable
+class UsesSandbox(Protocol):
+    """An environment that runs code the policy wrote, and is told where."""
+
+    def use_sandbox(self, section: SandboxSection) -> None:
+        """Run such code as the section says; called before the first task, if at all."""
         ...
 
 

@@ -23,7 +23,7 @@ from ratchet.config.schema import RunConfig
 from ratchet.core.errors import ConfigError, RatchetError, RunError
 from ratchet.core.protocols import Environment
 from ratchet.core.task import Split
-from ratchet.environments.table import close_environment
+from ratchet.environments.table import UsesSandbox, close_environment
 from ratchet.explore.recorded import RecordedGroups
 from ratchet.policy.policy import Policy
 from ratchet.rewards.probe import probe, verdict
@@ -89,6 +89,8 @@ def train(config: RunConfig, observer: Observer | None = None) -> RunResult:
             models = Models(policy, frozen_copy(policy) if config.train.reference_kl else None, teacher)
             parts = _assembled(config, algorithm, store, models, plan, environment, recorded, observer)
             parts.store.append_event("reward_probe", 0, rows=probed)
+            if isinstance(environment, UsesSandbox):
+                parts.store.append_event("sandbox", 0, **config.sandbox.model_dump(mode="json"))
             checkpoint(parts)
             return _drive(parts)
     finally:

@@ -25,7 +25,7 @@ from ratchet.core.protocols import Engine, Environment
 from ratchet.core.task import Split
 from ratchet.engines.build import local_engine
 from ratchet.environments.single_turn import Alphabet
-from ratchet.environments.table import build_environment
+from ratchet.environments.table import UsesSandbox, build_environment
 from ratchet.explore.recorded import RecordedGroups
 from ratchet.policy.decoder import Decoder
 from ratchet.policy.policy import Policy
@@ -89,8 +89,11 @@ def choose_device(config: RunConfig) -> torch.device:
 
 
 def make_environment(config: RunConfig) -> Environment:
-    """Return the environment the config names."""
-    return build_environment(config.environment.name, config.environment.options)
+    """Return the environment the config names; one that runs code the policy wrote knows its sandbox."""
+    environment = build_environment(config.environment.name, config.environment.options)
+    if isinstance(environment, UsesSandbox):
+        environment.use_sandbox(config.sandbox)
+    return environment
 
 
 def fresh_policy(config: RunConfig, environment: Environment) -> Policy:

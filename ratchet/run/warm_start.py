@@ -74,10 +74,13 @@ def cache_folder(config: RunConfig) -> Path:
     return Path(root).expanduser() / "ratchet" / "warm_starts"
 
 
-def demonstrations(environment: Environment, tokenizer: Tokenizer, split: Split, first: int, count: int) -> list[Group]:
+def demonstrations(
+    environment: Environment, tokenizer: Tokenizer, split: Split, first: int, count: int, *, context: int
+) -> list[Group]:
     """Return demonstrations first .. first + count - 1 as groups of one rollout whose tokens were not sampled.
 
-    Raises `ConfigError` if the environment has none, or if the tokenizer cannot read one.
+    Raises `ConfigError` if the environment has none, if the tokenizer cannot read one, or if one does not fit into
+    `context` tokens.
     """
     if not isinstance(environment, Demonstrates):
         raise ConfigError(
@@ -97,6 +100,11 @@ def demonstrations(environment: Environment, tokenizer: Tokenizer, split: Split,
                 "Add it to policy.tiny.characters."
             )
         output = np.append(answer, tokenizer.end_tokens[0]).astype(np.int32)
+        if len(prompt) + len(output) > context:
+            raise ConfigError(
+                f"Demonstration {index} has {len(prompt)} tokens of prompt and {len(output)} of answer, but the model "
+                f"holds {context}. Raise policy.tiny.context, or make the demonstrations shorter."
+            )
         none = np.zeros(0, dtype=np.float32)
         turn = Turn(prompt, output, none, none, -1, -1, "", StopReason.END, text, 0.0)
         rollout = Rollout(task.id, 0, (Trajectory((turn,)),), Status.OK, Score(1.0))
@@ -157,7 +165,8 @@ def _train(config: RunConfig, policy: Policy, observer: Observer) -> None:
     trainer = Trainer(policy, build_algorithm("sft", {}), method, train, seed=config.run.seed)
     split = Split("warm_start", config.run.seed)
     for step in range(settings.steps):
-        groups = demonstrations(environment, policy.tokenizer, split, step * settings.batch, settings.batch)
+        first, context = step * settings.batch, policy.shape.context
+        groups = demonstrations(environment, policy.tokenizer, split, first, settings.batch, context=context)
         report = trainer.step(groups, step)
         if step % 20 == 19 or step + 1 == settings.steps:
             observer.progress("warm start", step + 1, settings.steps, report.metrics)

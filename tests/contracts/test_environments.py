@@ -35,6 +35,7 @@ CASES = {
     "judge_sum": Case("judge", {}, 2.0),
     "judge_gym": Case("judge", {"source": "reasoning_gym:chain_sum"}, 2.0),
     "judge_file": Case("judge", {"source": "pairs.jsonl", "source_options": {"held_out": 0.25}}, 2.0),
+    "reproduce": Case("reproduce", {}, 1.0),
     "reasoning_gym": Case("reasoning_gym", {"task": "gcd", "reward_workers": 1}, 1.0),
     "questions_math": Case("questions", {"path": "questions.jsonl", "reward_workers": 1, "held_out": 0.25}, 1.0),
     "questions_exact": Case("questions", {"path": "questions.jsonl", "verifier": "exact", "held_out": 0.25}, 1.0),

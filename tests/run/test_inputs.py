@@ -128,3 +128,8 @@ def test_a_tiny_judge_is_warm_started_trained_evaluated_and_reported(config) -> 
 def test_a_config_survives_its_run_folder(config) -> None:
     chosen = config("sync.interval={kind='steps', values={0=1, 4=2}}", "train.steps=1")
     assert config_from_tree(RunStore.open(train(chosen).folder).config_tree()) == chosen
+
+
+def test_a_demonstration_longer_than_the_model_can_hold_is_refused(config) -> None:
+    with pytest.raises(ConfigError, match=r"Demonstration 0 has \d+ tokens.*holds 8. Raise policy.tiny.context"):
+        train(config("warm_start.steps=1", "policy.tiny.context=8", "explore.max_tokens=2", "environment.prompt=3"))
