@@ -26,6 +26,9 @@ from ratchet.sandbox.linux import LinuxBox
 from ratchet.sandbox.pool import CheckPool
 from ratchet.sandbox.program import CheckResult, How, Outcome, Program
 
+pytestmark = pytest.mark.slow
+"""Fork bombs and the like load the machine for a minute, and under other load the suite has once been seen to hang."""
+
 FOLDER = Path(__file__).parent / "attacks"
 SECRET = "the-parent-knows-this"
 BUGGY, FIXED = "def f(x):\n    return x + 1\n", "def f(x):\n    return x + 2\n"
