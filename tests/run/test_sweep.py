@@ -375,6 +375,11 @@ def test_a_stopped_sweep_goes_on_to_the_same_numbers(cells, tmp_path: Path) -> N
     ]  # fmt: skip
 
 
+def at_step(folder: Path, step: int) -> bool:
+    """Return whether a run, if it is one already, says that it stands at this step."""
+    return (folder / "config.toml").is_file() and RunStore.open(folder).status().get("step") == step
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
 def test_the_cells_of_a_killed_sweep_stop_cleanly_and_unasked(cells, tmp_path: Path) -> None:
     folder, hold = tmp_path / "sweep", tmp_path / "hold"
@@ -386,7 +391,7 @@ def test_the_cells_of_a_killed_sweep_stop_cleanly_and_unasked(cells, tmp_path: P
         [sys.executable, "-c", code, "sweep", *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     ) as sweep:
         with within(60):
-            while not (folder / "seed0").is_dir() or RunStore.open(folder / "seed0").status().get("step") != 3:
+            while not at_step(folder / "seed0", 3):
                 assert sweep.poll() is None, sweep.communicate()[0]
         sweep.kill()
     with within(60), locked(folder, Watch()):
