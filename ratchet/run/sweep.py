@@ -100,7 +100,7 @@ class Progress:
     running: tuple[tuple[str, int, int], ...]
     """(cell, steps done, steps)."""
     left_s: float | None
-    """Seconds to go at this session's pace; none before the first step."""
+    """Seconds to go at the pace since this sweep began; none before the first step."""
 
 
 @dataclass(frozen=True, slots=True)
