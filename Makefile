@@ -13,13 +13,14 @@
 #
 # Variables: PYTHON (interpreter of the environment), VENV (its folder), TORCH_INDEX (a package index to take torch
 # from, such as PyTorch's index of CPU builds: on Linux the default build carries CUDA and is several times larger),
-# ARGS (settings of the demo, such as train.steps=5).
+# ARGS (settings of the demo, such as train.steps=5), JOBS (processes that test at once; as many as cores).
 
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
 ARGS ?=
+JOBS ?= $(shell nproc 2>/dev/null || echo 1)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
 
@@ -48,7 +49,7 @@ test: $(DEV)
 	@failed=; \
 	$(MAKE) --no-print-directory lint || failed="$$failed lint"; \
 	$(MAKE) --no-print-directory types || failed="$$failed types"; \
-	$(BIN)/python -m pytest -m "not slow and not gpu" || failed="$$failed tests"; \
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) -m "not slow and not gpu" || failed="$$failed tests"; \
 	if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 test-slow: $(DEV)
