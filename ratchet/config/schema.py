@@ -247,7 +247,7 @@ class SandboxSection(Section):
     allow_unsafe: bool = Field(
         False, description="Run untrusted code without isolation where none can be had; recorded in the run."
     )
-    workers: int = Field(0, ge=0, description="Warm workers that check at the same time; 0 takes one per CPU core.")
+    workers: int = Field(0, ge=0, description="Warm workers that check at the same time; 0 takes one more than CPU cores.")
     wall_s: float = Field(2.0, gt=0, description="Most seconds of one check, then everything in it is killed.")
     cpu_s: float = Field(2.0, gt=0, description="Most CPU seconds of one process, rounded up to whole ones.")
     memory_mb: int = Field(256, ge=64, description="Most memory of one process, in MiB of address space.")

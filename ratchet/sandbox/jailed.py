@@ -15,6 +15,7 @@ import signal
 import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
@@ -114,44 +115,52 @@ def limits_spec(limits: Limits) -> dict[str, float]:
 class Jail:
     """A running jail and the socket to the code in it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, channel: socket.socket, group: cgroup.Group | None) -> None:
-        self.process, self.channel, self.group = process, channel, group
+    def __init__(self, process: asyncio.subprocess.Process, channel: socket.socket, printed: Printed) -> None:
+        self.process, self.channel, self._printed = process, channel, printed
+        self.group: cgroup.Group | None = None
         self.words = "without a word"
         """The last line that a lost jail printed."""
 
     @staticmethod
-    async def start(walls: Walls, memory_bytes: int, processes: int, output: int | None) -> Jail:
-        """Start the code inside; it waits for its first message. `output` is where it prints: a pipe if None.
+    async def start(walls: Walls, memory_bytes: int, processes: int) -> Jail:
+        """Start the code inside; it waits for its first message.
 
         **Raises**: `RunError` if the program that makes the walls cannot be started.
         """
+        printed = await Printed.open()
         ours, theirs = socket.socketpair()
-        started = False
+        jail = None
         try:
             process = await asyncio.create_subprocess_exec(
                 *walls.command,
                 str(theirs.fileno()),
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE if output is None else output,
+                stdout=printed.write_end,
                 stderr=asyncio.subprocess.STDOUT,
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
                 env={"PATH": "/usr/bin:/bin"},
                 cwd="/",
             )
-            started = True
+            jail = Jail(process, ours, printed)
         except OSError as error:
             raise RunError(f"A box could not be started: {error}. Try another sandbox.backend.") from error
         finally:
             theirs.close()
-            if not started:  # or cancelled: asyncio then kills what it may have started
+            os.close(printed.write_end)
+            if jail is None:  # or cancelled: asyncio then kills what it may have started
                 ours.close()
+                printed.close()
         ours.setblocking(False)
-        group = cgroup.open_group(str(process.pid)) if walls.cgroup else None
-        if group is not None:
-            group.limit(memory_bytes, processes)
-            group.add(process.pid)
-        return Jail(process, ours, group)
+        jail.group = cgroup.open_group(str(process.pid)) if walls.cgroup else None
+        if jail.group is not None:
+            jail.group.limit(memory_bytes, processes)
+            jail.group.add(process.pid)
+        return jail
+
+    async def read(self) -> bytes:
+        """Return some of what is printed inside; empty at the end, when nobody holds the pipe any more."""
+        return await self._printed.reader.read(1 << 16)
 
     async def send(self, message: dict[str, object]) -> None:
         await asyncio.get_running_loop().sock_sendall(self.channel, frame.pack(message))
@@ -200,13 +209,37 @@ class Jail:
             await self.process.wait()
         if self.group is not None:
             await asyncio.to_thread(self.group.kill)
-        if self.process.stdout is not None:  # its end is the end of whatever held it
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_GRACE_S):
-                    while part := await self.process.stdout.read(1 << 16):
-                        self.words = part.decode("utf-8", "replace").strip().rpartition("\n")[2] or self.words
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_GRACE_S):
+                while part := await self.read():
+                    self.words = part.decode("utf-8", "replace").strip().rpartition("\n")[2] or self.words
+        self._printed.close()
         for _ in range(3):  # asyncio closes its side of the process in the turns after
             await asyncio.sleep(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Printed:
+    """A pipe of our own for what is printed: until one of asyncio's has ended, its process is not taken for ended."""
+
+    reader: asyncio.StreamReader
+    write_end: int
+    transport: asyncio.ReadTransport
+
+    @staticmethod
+    async def open() -> Printed:
+        read_end, write_end = os.pipe()
+        reader = asyncio.StreamReader()
+        with ExitStack() as held:
+            pipe = held.enter_context(os.fdopen(read_end, "rb", buffering=0))
+            held.callback(os.close, write_end)
+            loop = asyncio.get_running_loop()
+            transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), pipe)
+            held.pop_all()
+            return Printed(reader, write_end, transport)
+
+    def close(self) -> None:
+        self.transport.close()
 
 
 def inside_paths(files: Mapping[str, str | bytes]) -> Iterator[tuple[str, bytes]]:
@@ -225,7 +258,7 @@ async def run_in(walls: Walls, view: View, files: Mapping[str, str | bytes], com
     spec = spec_of(walls, view, mode="command", files=packed, command=list(command),
                    limits=limits_spec(limits), scratch_bytes=limits.scratch_bytes)  # fmt: skip
     # The jail's own three processes and their memory come on top.
-    jail = await Jail.start(walls, limits.memory_bytes + (64 << 20), limits.processes + 8, None)
+    jail = await Jail.start(walls, limits.memory_bytes + (64 << 20), limits.processes + 8)
     output = _Output(limits.output_bytes)
     try:
         async with asyncio.timeout(limits.wall_s + _GRACE_S):
@@ -260,9 +293,7 @@ class _Output:
 
     async def read(self, jail: Jail) -> None:
         """Read until the end; past the limit the jail is killed."""
-        stream = jail.process.stdout
-        assert stream is not None
-        while part := await stream.read(1 << 16):
+        while part := await jail.read():
             self._data += part[: self._most - len(self._data) + 1]
             if len(self._data) > self._most:
                 self.full = True

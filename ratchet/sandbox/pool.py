@@ -20,9 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -67,7 +65,8 @@ class CheckPool:
     def __init__(self, section: Settings, box: Jails) -> None:
         """Checks run in the jails of `box`, `section.workers` of them at once for each kind of test."""
         self._box = box
-        self.size = section.workers or len(os.sched_getaffinity(0))
+        # One more than cores: while a worker hands over its answer and takes the next check, its core is free.
+        self.size = section.workers or len(os.sched_getaffinity(0)) + 1
         self._idle: dict[str, list[_Worker]] = {"plain": [], "pytest": []}
         self._free = {kind: asyncio.Semaphore(self.size) for kind in self._idle}
         self._busy: set[_Worker] = set()
@@ -149,7 +148,7 @@ class _Worker:
         lease = worker._held.enter_context(box.leases.take(f"warm worker ({kind})", box.name))
         walls = box.walls(MEBIBYTE, str(lease.folder))
         # Beyond what single processes may use, a worker as a whole: its own memory and two processes at their limit.
-        worker._jail = await Jail.start(walls, 2048 * MEBIBYTE, processes, None)
+        worker._jail = await Jail.start(walls, 2048 * MEBIBYTE, processes)
         try:
             warm = [*_WARM, *(["pytest"] if kind == "pytest" else [])]
             await worker._jail.send(spec_of(walls, box.view, mode="worker", warm=warm, scratch_bytes=MEBIBYTE))
@@ -167,19 +166,19 @@ class _Worker:
 
     async def check(self, program: Program) -> dict[str, object] | None:
         """Return the worker's answer; None if the worker was lost."""
-        header = {
+        message: dict[str, object] = {
             "how": program.how.value, "name": program.name, "entry_points": list(program.entry_points),
-            "expected": list(program.expected), "apart": program.apart, "limits": limits_spec(program.limits),
+            "expected": list(program.expected), "apart": program.apart, "may_read": program.may_read,
+            "limits": limits_spec(program.limits), "test": program.test, "module": program.module,
         }  # fmt: skip
-        with _sources(program.test, program.module) as fds:
-            try:
-                async with asyncio.timeout(program.limits.wall_s + _GRACE_S):
-                    socket.send_fds(self._jail.channel, [frame.pack(header)], fds)
-                    return await self._jail.receive()
-            except TimeoutError:
-                self._out_of_time = True
-            except (OSError, frame.BadFrame):
-                pass
+        try:
+            async with asyncio.timeout(program.limits.wall_s + _GRACE_S):
+                await self._jail.send(message)
+                return await self._jail.receive()
+        except TimeoutError:
+            self._out_of_time = True
+        except (OSError, frame.BadFrame):
+            pass
         return None
 
     def last_words(self, limits: Limits) -> dict[str, object]:
@@ -203,20 +202,6 @@ class _Worker:
         self._held.close()
 
     _jail: Jail
-
-
-@contextmanager
-def _sources(*texts: str) -> Iterator[list[int]]:
-    """Yield each text as a file in memory: the worker hands it on without reading it."""
-    fds = []
-    try:
-        for text in texts:
-            fds.append(os.memfd_create("source"))
-            os.write(fds[-1], text.encode("utf-8", "surrogatepass"))
-        yield fds
-    finally:
-        for fd in fds:
-            os.close(fd)
 
 
 def _result(answer: dict[str, object], program: Program) -> CheckResult:

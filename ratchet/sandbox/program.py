@@ -50,6 +50,9 @@ class Program:
     apart: bool = True
     """Run the module and the test in processes of their own, between which plain data crosses. Without it both are in
     one interpreter, where either can rewrite the other: use that only if both have one author, or neither gains."""
+    may_read: bool = True
+    """Judge a test that is nothing but assertions on calls with plain values by reading it, in half the time. Off, it
+    is run like any other; the verdict is the same."""
     limits: Limits = field(default=CHECK_LIMITS)
 
 

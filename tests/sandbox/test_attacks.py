@@ -27,7 +27,7 @@ from ratchet.sandbox.pool import CheckPool
 from ratchet.sandbox.program import CheckResult, How, Outcome, Program
 
 pytestmark = pytest.mark.slow
-"""Fork bombs and the like load the machine for a minute, and under other load the suite has once been seen to hang."""
+"""Fork bombs and the like load the machine for a minute, which tests beside them would suffer from."""
 
 FOLDER = Path(__file__).parent / "attacks"
 SECRET = "the-parent-knows-this"
@@ -229,13 +229,20 @@ def test_no_test_escapes_or_is_taken_to_reproduce_a_bug_it_did_not_find(
     assert wrong == {}
 
 
-@pytest.mark.parametrize("how", [How.FUNCTIONS, How.PYTEST])
+@pytest.mark.parametrize(
+    ("how", "may_read"),
+    [
+        pytest.param(How.FUNCTIONS, True, id="read"),
+        pytest.param(How.FUNCTIONS, False, id="run"),
+        pytest.param(How.PYTEST, False, id="pytest"),
+    ],
+)
 @pytest.mark.parametrize("make", POOLS)
 def test_no_module_escapes_or_passes_a_test_that_it_fails(
-    make: Callable[[], BubblewrapBox | LinuxBox], how: How, target: Target
+    make: Callable[[], BubblewrapBox | LinuxBox], how: How, may_read: bool, target: Target
 ) -> None:
     programs = {
-        (attack.name, "module"): Program(target.aimed(attack), TRUSTED, how, limits=LIMITS)
+        (attack.name, "module"): Program(target.aimed(attack), TRUSTED, how, may_read=may_read, limits=LIMITS)
         for attack in ATTACKS
         # Under pytest those are enough that are about what the test sees.
         if "module" in attack.ways and (how is How.FUNCTIONS or "box" not in attack.ways)

@@ -45,7 +45,7 @@ def _become(
     try:
         os.close(control)
         os.setsid()
-        confine.limit(limits, lock.counted, beside=3)
+        confine.limit(confine.bounds(limits), int(limits["processes"]) + 3, lock.counted)
         lock.apply()
         os.execvpe(argv[0], argv, environment)
     except OSError as error:

@@ -5,7 +5,6 @@ Owns the order of these steps. Each layer that this kernel refuses is left out, 
 
 from __future__ import annotations
 
-import fcntl
 import os
 import resource
 from math import ceil
@@ -20,31 +19,39 @@ class Lock:
         readable, writable = spec["readable"], spec["writable"]
         assert isinstance(readable, list)
         assert isinstance(writable, list)
-        self._rules = -1
-        if spec["landlock"] and (rules := kernel.ruleset(readable, writable)) >= 0:
-            self._rules = fcntl.fcntl(rules, fcntl.F_DUPFD_CLOEXEC, 64)  # out of the way of the places of a role
-            os.close(rules)
+        self._rules = kernel.ruleset(readable, writable) if spec["landlock"] else -1
         self._program = bytes.fromhex(str(spec["seccomp"]))
         self._lenient = bytes.fromhex(str(spec["seccomp_of_worker"]))
+        self._begun = False
         self.counted = bool(spec["counted"])
-        """Whether this user owns nothing but the jail, so that the kernel's count of its processes is ours."""
+        """Whether this user owns nothing but the jail."""
+
+    def keep_rules_at(self, place: int) -> None:
+        """Move the file descriptor of the rules to `place`; without rules, fill the place."""
+        fd = self._rules if self._rules >= 0 else os.open(os.devnull, os.O_RDONLY)
+        if fd != place:
+            os.dup2(fd, place, inheritable=False)
+            os.close(fd)
+        self._rules = place if self._rules >= 0 else -1
 
     def begin(self) -> None:
-        """Apply now, to a worker, what it can itself live with, so that each of its processes has it already.
+        """Apply now, to a zygote, what it can itself live with, so that each of its processes has it already.
 
-        A worker makes namespaces and mounts. That its processes do not is held by their having no capabilities, and
-        by the number of user namespaces allowed below the worker's being none.
+        A zygote makes namespaces and mounts. That its processes do not is held by their having no capabilities, and
+        by the number of user namespaces allowed below the zygote's being none.
         """
         with open("/proc/sys/user/max_user_namespaces", "w") as file:
             file.write("0")
         kernel.no_new_privileges()
+        self._begun = True
         if self._lenient:
             kernel.filter_calls(self._lenient)
             self._program = b""
 
     def apply(self) -> None:
         """Give up every right, for this process and all it will start."""
-        kernel.no_new_privileges()
+        if not self._begun:
+            kernel.no_new_privileges()
         if self._rules >= 0:
             kernel.restrict(self._rules)
         kernel.drop_capabilities()
@@ -52,25 +59,42 @@ class Lock:
             kernel.filter_calls(self._program)
 
 
-def limit(limits: dict[str, float], counted: bool, beside: int = 0) -> None:
-    """Set the kernel's limits; `beside` processes of the same user, the jail's own, are not counted."""
+Bounds = tuple[tuple[int, tuple[int, int]], ...]
+"""Limits as the kernel takes them: which, and its soft and hard value."""
+
+
+def bounds(limits: dict[str, float]) -> Bounds:
+    """Return the kernel's limits but that on processes."""
     cpu = ceil(limits["cpu_s"])
-    _set(resource.RLIMIT_CPU, cpu, cpu + 1)
-    _set(resource.RLIMIT_AS, int(limits["memory_bytes"]))
-    _set(resource.RLIMIT_FSIZE, int(limits["file_bytes"]))
-    _set(resource.RLIMIT_NOFILE, int(limits["open_files"]))
-    _set(resource.RLIMIT_CORE, 0)
-    _set(resource.RLIMIT_MEMLOCK, 0)
-    _set(resource.RLIMIT_MSGQUEUE, 0)
-    processes = int(limits["processes"]) + beside + (0 if counted else _threads_of_this_user())
-    _set(resource.RLIMIT_NPROC, processes)
+    return (
+        _bound(resource.RLIMIT_CPU, cpu, cpu + 1),
+        _bound(resource.RLIMIT_AS, int(limits["memory_bytes"])),
+        _bound(resource.RLIMIT_FSIZE, int(limits["file_bytes"])),
+        _bound(resource.RLIMIT_NOFILE, int(limits["open_files"])),
+        _bound(resource.RLIMIT_CORE, 0),
+        _bound(resource.RLIMIT_MEMLOCK, 0),
+        _bound(resource.RLIMIT_MSGQUEUE, 0),
+    )
 
 
-def _set(which: int, soft: int, hard: int | None = None) -> None:
+def limit(within: Bounds, processes: int, counted: bool) -> None:
+    """Set the kernel's limits, for this process and all it will start.
+
+    `processes` includes the jail's own. `counted` says that this user owns nothing but the jail; otherwise the kernel
+    counts what else it runs too, so that is added.
+    """
+    for which, values in within:
+        resource.setrlimit(which, values)
+    most = processes if counted else processes + _threads_of_this_user()
+    resource.setrlimit(*_bound(resource.RLIMIT_NPROC, most))
+
+
+def _bound(which: int, soft: int, hard: int | None = None) -> tuple[int, tuple[int, int]]:
     _, most = resource.getrlimit(which)
+    hard = soft if hard is None else hard
     if most != resource.RLIM_INFINITY:
-        soft, hard = min(soft, most), min(soft if hard is None else hard, most)
-    resource.setrlimit(which, (soft, soft if hard is None else hard))
+        soft, hard = min(soft, most), min(hard, most)
+    return which, (soft, hard)
 
 
 def _threads_of_this_user() -> int:

@@ -10,12 +10,16 @@ LARGEST = 16 << 20
 """Most bytes of a message; a longer one is an error."""
 
 
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+"""Made once: a process of a check must copy each page of memory that it writes to."""
+
+
 class BadFrame(Exception):
     """What came is not a message."""
 
 
 def pack(value: object) -> bytes:
-    body = json.dumps(value, separators=(",", ":")).encode()
+    body = _ENCODER.encode(value).encode()
     if len(body) > LARGEST:
         raise BadFrame(f"a message of {len(body)} bytes")
     return struct.pack("!I", len(body)) + body
@@ -24,7 +28,7 @@ def pack(value: object) -> bytes:
 def unpack(body: bytes) -> object:
     """Return the value of a message's body. **Raises** `BadFrame`."""
     try:
-        return json.loads(body)
+        return json.loads(body.decode())
     except (ValueError, RecursionError) as error:
         raise BadFrame("not JSON") from error
 

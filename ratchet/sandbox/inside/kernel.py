@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import cast
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -28,40 +29,54 @@ _OF_FILES = (1 << 0) | (1 << 1) | (1 << 2) | (1 << 14) | (1 << 15)
 """The rights that a rule on a file, not a folder, may name."""
 
 
-def _call(name: str, *arguments: object) -> int:
-    result = int(getattr(_libc, name)(*arguments))
+def _known(name: str, *types: type) -> Callable[..., int]:
+    """Return a C function that raises; made once, as every new object of ctypes costs a forked process a page."""
+    function = _libc[name]  # one of our own, not the shared attribute
+    function.argtypes = types
+    function.errcheck = _checked  # type: ignore[assignment]
+    return cast(Callable[..., int], function)
+
+
+def _checked(result: int, function: object, arguments: tuple[object, ...]) -> int:
     if result < 0:
         number = ctypes.get_errno()
-        raise OSError(number, f"{name}: {os.strerror(number)}")
+        raise OSError(number, f"{getattr(function, '__name__', 'call')}: {os.strerror(number)}")
     return result
 
 
+_prctl_of = _known("prctl", ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong)
+_unshare, _setns = _known("unshare", ctypes.c_int), _known("setns", ctypes.c_int, ctypes.c_int)
+_mount = _known("mount", ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
+_umount, _pivot = _known("umount2", ctypes.c_char_p, ctypes.c_int), _known("pivot_root", *[ctypes.c_char_p] * 2)
+_capset = _known("capset", ctypes.c_void_p, ctypes.c_void_p)
+_syscall = _known("syscall", ctypes.c_long, *[ctypes.c_void_p] * 4)
+
+
 def _prctl(option: int, argument: int = 0, pointer: object = None) -> None:
-    second = ctypes.c_ulong(argument)
-    _call("prctl", ctypes.c_int(option), second, pointer or ctypes.c_ulong(0), ctypes.c_ulong(0), ctypes.c_ulong(0))
+    _prctl_of(option, argument, pointer, 0, 0)
 
 
 def unshare(flags: int) -> None:
     """Leave the namespaces named by `flags`; a new pid namespace begins with the next fork."""
-    _call("unshare", ctypes.c_int(flags))
+    _unshare(flags)
 
 
 def join(fd: int, flags: int) -> None:
     """Enter the namespaces `flags` of the process or namespace file behind `fd`."""
-    _call("setns", ctypes.c_int(fd), ctypes.c_int(flags))
+    _setns(fd, flags)
 
 
 def mount(source: str, target: str, kind: str | None, flags: int = 0, data: str = "") -> None:
     encoded = kind.encode() if kind else None
-    _call("mount", source.encode(), target.encode(), encoded, ctypes.c_ulong(flags), data.encode() or None)
+    _mount(source.encode(), target.encode(), encoded, flags, data.encode() or None)
 
 
 def unmount(target: str) -> None:
-    _call("umount2", target.encode(), ctypes.c_int(MNT_DETACH))
+    _umount(target.encode(), MNT_DETACH)
 
 
 def pivot(new_root: str, old_root: str) -> None:
-    _call("pivot_root", new_root.encode(), old_root.encode())
+    _pivot(new_root.encode(), old_root.encode())
 
 
 def die_with_parent() -> None:
@@ -82,12 +97,14 @@ def no_new_privileges() -> None:
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
-_CAPABILITY_HEADER = struct.pack("Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this process
+_CAPABILITY_HEADER = ctypes.create_string_buffer(struct.pack("Ii", 0x20080522, 0))
+"""_LINUX_CAPABILITY_VERSION_3, this process."""
+_NO_CAPABILITIES = ctypes.create_string_buffer(24)
 
 
 def drop_capabilities() -> None:
     """Give up every capability, for good: with `no_new_privileges` no program can give them back."""
-    _call("capset", ctypes.create_string_buffer(_CAPABILITY_HEADER), ctypes.create_string_buffer(24))
+    _capset(_CAPABILITY_HEADER, _NO_CAPABILITIES)
 
 
 class _Program(ctypes.Structure):
@@ -120,9 +137,7 @@ def ruleset(readable: Sequence[str], writable: Sequence[str]) -> int:
     network, scoped = (3 if version >= 4 else 0), (3 if version >= 6 else 0)
     attributes = struct.pack("QQQ", files, network, scoped)[: 8 if version < 4 else 16 if version < 6 else 24]
     buffer = ctypes.create_string_buffer(attributes, len(attributes))
-    rules = _call(
-        "syscall", ctypes.c_long(_LANDLOCK_CREATE), buffer, ctypes.c_size_t(len(attributes)), ctypes.c_uint32(0)
-    )
+    rules = _syscall(_LANDLOCK_CREATE, buffer, len(attributes), 0, 0)
     for paths, rights in ((readable, _READ), (writable, files)):
         for path in paths:
             _allow(rules, path, rights & files)
@@ -131,7 +146,7 @@ def ruleset(readable: Sequence[str], writable: Sequence[str]) -> int:
 
 def restrict(rules: int) -> None:
     """Apply a ruleset to this process and its descendants, for good. Needs `no_new_privileges`."""
-    _call("syscall", ctypes.c_long(_LANDLOCK_RESTRICT), ctypes.c_int(rules), ctypes.c_uint32(0))
+    _syscall(_LANDLOCK_RESTRICT, rules, 0, 0, 0)
 
 
 def _allow(rules: int, path: str, rights: int) -> None:
@@ -142,7 +157,5 @@ def _allow(rules: int, path: str, rights: int) -> None:
     if not os.path.isdir(path):
         rights &= _OF_FILES
     rule = ctypes.create_string_buffer(struct.pack("=Qi", rights, fd), 12)
-    _call(
-        "syscall", ctypes.c_long(_LANDLOCK_ADD), ctypes.c_int(rules), ctypes.c_int(1), rule, ctypes.c_uint32(0)
-    )  # 1: LANDLOCK_RULE_PATH_BENEATH
+    _syscall(_LANDLOCK_ADD, rules, 1, rule, 0)  # 1: LANDLOCK_RULE_PATH_BENEATH
     os.close(fd)

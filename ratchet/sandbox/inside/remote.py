@@ -44,19 +44,23 @@ class Server:
         try:
             match message["do"]:
                 case "load":
-                    return {"value": None}
+                    return {"callable": [n for n, v in namespace.items() if self._shows(n) and _is_function(v)]}
                 case "get":
                     return self._get(str(message["name"]), namespace)
                 case "next":
                     return self._next(message["iterator"])
+                case "call_all":
+                    return {"answers": self._call_all(namespace[str(message["name"])], message["calls"])}
                 case _:
                     return self._call(namespace[str(message["name"])], message["args"], message["kwargs"])
         except BaseException as error:
             return _raised(error)
 
+    def _shows(self, name: str) -> bool:
+        return name in self._names if self._names else not name.startswith("_")
+
     def _get(self, name: str, namespace: dict[str, object]) -> Message:
-        shown = name in self._names if self._names else not name.startswith("_")
-        if not shown or name not in namespace:
+        if not self._shows(name) or name not in namespace:
             return {"missing": True}
         found = namespace[name]
         if isinstance(found, type) and issubclass(found, BaseException):
@@ -83,12 +87,26 @@ class Server:
                 answer["value"] = encode(result)
         return answer
 
+    def _call_all(self, function: object, calls: object) -> list[Message]:
+        """Answer calls up to the first that raises."""
+        answers: list[Message] = []
+        for args, kwargs in calls:  # type: ignore[attr-defined]
+            try:
+                answers.append(self._call(function, args, kwargs))
+            except BaseException as error:
+                return [*answers, _raised(error)]
+        return answers
+
     def _next(self, iterator: object) -> Message:
         assert isinstance(iterator, int)
         try:
             return {"value": encode(next(self._iterators[iterator]))}
         except StopIteration:
             return {"end": True}
+
+
+def _is_function(value: object) -> bool:
+    return callable(value) and not (isinstance(value, type) and issubclass(value, BaseException))
 
 
 def _bases(kind: type) -> list[str]:
@@ -119,10 +137,12 @@ class Proxy(ModuleType):
 
 
 class Client:
-    """The side of the test. `on_lost` is called, and never returns, if the module's process ends or talks nonsense."""
+    """The side of the test."""
 
-    def __init__(self, fd: int, on_lost: Callable[[str], NoReturn]) -> None:
-        self._fd, self._on_lost = fd, on_lost
+    def __init__(self, fd: int, on_lost: Callable[[str], NoReturn], wait: Callable[[], None] = lambda: None) -> None:
+        """`on_lost` is called if the module's process ends or talks nonsense; `wait` before an answer is read."""
+        self._fd, self._on_lost, self._wait = fd, on_lost, wait
+        self._functions: frozenset[object] = frozenset()
         self._exceptions: dict[str, type[BaseException]] = {}
         self.seen: dict[int, BaseException] = {}
         """Exceptions that the module raised, by id: an assertion among them is not the test's."""
@@ -136,17 +156,24 @@ class Client:
             error = ModuleFailed(f"{name} could not be loaded: {_told(answer)}")
             error.bases = tuple(answer["raised"])  # type: ignore[arg-type]
             raise error
+        functions = answer.get("callable")
+        self._functions = (
+            frozenset(f for f in functions if isinstance(f, str)) if isinstance(functions, list) else frozenset()
+        )
         return Proxy(name)
 
     def get(self, module: str, name: str) -> object:
+        """Return a function, value or exception of the module. **Raises** AttributeError."""
+        if name in self._functions:  # of these it was told already
+            return self._function(module, name)
         answer = self._ask({"do": "get", "name": name})
         if "missing" in answer:
             raise AttributeError(f"module '{module}' has no attribute '{name}'")
         if "exception" in answer:
             return self._exception(answer["exception"])
-        if "callable" not in answer:
-            return self._value(answer)
+        return self._function(module, name) if "callable" in answer else self._value(answer)
 
+    def _function(self, module: str, name: str) -> Callable[..., object]:
         def function(*args: object, **kwargs: object) -> object:
             return self._call(name, list(args), kwargs)
 
@@ -156,6 +183,21 @@ class Client:
 
     def _call(self, name: str, args: list[object], kwargs: dict[str, object]) -> object:
         answer = self._ask({"do": "call", "name": name, "args": self._encode(args), "kwargs": self._encode(kwargs)})
+        return self._returned(answer, args)
+
+    def call_all(self, name: str, calls: Sequence[tuple[list[object], dict[str, object]]]) -> list[object]:
+        """Return what each call returns; they are made in one go, up to the first that raises."""
+        coded = [[self._encode(args), self._encode(kwargs)] for args, kwargs in calls]
+        answers = self._ask({"do": "call_all", "name": name, "calls": coded}).get("answers")
+        if not isinstance(answers, list):
+            self._on_lost("nonsense")
+        found = [self._returned(answer, args) for answer, (args, _) in zip(answers, calls, strict=False)]
+        if len(found) != len(calls):
+            self._on_lost("nonsense")
+        return found
+
+    def _returned(self, answer: Message, args: list[object]) -> object:
+        """Return a call's result, and put into its arguments what the call changed in them."""
         value = self._value(answer)
         changed = answer.get("changed", [])
         for place, content in changed:  # type: ignore[attr-defined]
@@ -178,6 +220,7 @@ class Client:
     def _ask(self, message: Message) -> Message:
         try:
             frame.write(self._fd, message)
+            self._wait()
             answer = frame.read(self._fd)
         except (OSError, frame.BadFrame) as error:
             self._on_lost(f"{type(error).__name__}")

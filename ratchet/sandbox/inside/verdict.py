@@ -26,14 +26,14 @@ class Judge:
         except BaseException as error:
             return self.told(error)
 
-    def told(self, error: BaseException | None, tests: int = 0) -> Verdict:
-        """Return the verdict on a test that ended with `error`."""
+    def told(self, error: BaseException | None, tests: int = 0, line: int = 0) -> Verdict:
+        """Return the verdict on a test that ended with `error`, on this line if the error itself does not know."""
         if self._client and self._client.crossed:
             return {"outcome": "other_exception", "name": "CannotCross", "detail": self._client.crossed}
         if error is None:
             return {"outcome": "passed" if tests else "no_test", "tests": tests}
         name = type(error).__name__
-        return {"outcome": self._outcome(error), "name": name, "detail": _detail(error)}
+        return {"outcome": self._outcome(error), "name": name, "detail": _detail(error, line)}
 
     def _outcome(self, error: BaseException) -> str:
         remote = bool(self._client and id(error) in self._client.seen)
@@ -64,13 +64,13 @@ class Judge:
         return bool(last and last.tb_frame.f_code.co_filename == self._module_file)
 
 
-def _detail(error: BaseException) -> str:
+def _detail(error: BaseException, line: int) -> str:
     """Return the message and the line of the test; the text of an error is a stranger's code, and may fail."""
     try:
         text = str(error)[:500]
     except BaseException as other:
         text = f"(its text raised {type(other).__name__})"
-    trace, line = error.__traceback__, 0
+    trace = error.__traceback__
     while trace is not None:
         if trace.tb_frame.f_code.co_filename.endswith(TEST_FILE):
             line = trace.tb_lineno

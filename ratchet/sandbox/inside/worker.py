@@ -1,31 +1,38 @@
-"""A warm worker: has imported what tests need, and forks two fresh processes for every check.
+"""A warm worker: judges checks one after the other, in processes that its zygote forks.
 
-Runs no stranger's code and never holds a stranger's source, so nothing of one check is left for the next. What it says
-about a check comes from the kernel (who ended how, and when) and from one report of the test's process. If this kernel
-allows it, each process of a check is the first of its own pid namespace, so killing it kills all it started, and has a
-mount namespace with an empty scratch folder in memory.
+Runs no stranger's code. What it says about a check comes from the kernel (who ended how, and when) and from one report:
+that of the test's process, or its own for a plain test, which needs no process. It never asks the module's process
+anything but values, and never waits beyond a check's deadline, however nonsensical the answer.
 """
 
 from __future__ import annotations
 
-import array
 import contextlib
-import fcntl
 import gc
 import importlib
 import os
 import select
 import signal
 import socket
+import struct
 import sys
 import time
-from collections.abc import Callable
+import warnings
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NoReturn
 
-from ratchet.sandbox.inside import command, confine, frame, kernel, namespaces, roles
+from ratchet.sandbox.inside import confine, frame
+from ratchet.sandbox.inside.remote import Client
+from ratchet.sandbox.inside.verdict import CompileError, Judge
+from ratchet.sandbox.inside.zygote import MODULE, TEST, Ended, Zygote
+
+if TYPE_CHECKING:
+    from ratchet.sandbox.inside import plain
 
 Header = dict[str, object]
 _LARGEST_REPORT = 1 << 16
+_LONGEST_READ = 20_000
+"""Characters of a test that is still read; a longer one is run."""
 
 
 def serve(spec: dict[str, object], control: int) -> None:
@@ -37,92 +44,83 @@ def serve(spec: dict[str, object], control: int) -> None:
     assert isinstance(warm, list)
     os.environ.update(environment)
     sys.path += [path for path in site if path not in sys.path]
-    scratch, lock = str(spec["scratch"]), confine.Lock(spec)
-    if nested := _nest() if spec["nest"] else False:
-        lock.begin()
-        scratch = _below(scratch)
-    # OpenSSL, which hashlib would load for random, makes every fork a tenth slower.
-    sys.modules["_hashlib"] = None  # type: ignore[assignment]
-    importlib.import_module("random")
-    del sys.modules["_hashlib"]
+    _import_random()
     for name in warm:
         importlib.import_module(name)
     if "pytest" in warm:
         importlib.import_module("ratchet.sandbox.inside.suite").warm()
-    worker = _Worker(lock, nested, bool(spec["pid_namespace"]), scratch, control)
     gc.collect()
     gc.freeze()
-    layers = ["pid namespace per check", "mount namespace per check"] if nested else []
+    zygote = Zygote(spec)
+    worker = _Worker(zygote, control)
+    warnings.simplefilter("ignore")  # about tests that are read
+    lock = confine.Lock(spec)
+    lock.apply()
+    layers = ["pid namespace per check", "mount namespace per check"] if zygote.nested else []
     frame.write(control, {"ready": True, "layers": layers})
-    channel = socket.socket(fileno=control)
-    while (request := _receive(channel)) is not None:
-        header, fds = request
-        answer = worker.check(header, fds)
-        for fd in fds:
-            os.close(fd)
-        frame.write(control, answer)
+    while isinstance(header := frame.read(control), dict):
+        frame.write(control, worker.check(header))
 
 
-def _nest() -> bool:
-    """Become the first process of a pid namespace that this process may make others below; False if refused."""
-    try:
-        namespaces.unshare_as_self(kernel.CLONE_NEWUSER | kernel.CLONE_NEWPID | kernel.CLONE_NEWNS)
-    except OSError:
-        return False
-    if pid := os.fork():
-        os.closerange(0, 64)
-        os.waitpid(pid, 0)
-        os._exit(0)
-    kernel.die_with_parent()
-    kernel.hide_memory()
-    return True
-
-
-def _below(scratch: str) -> str:
-    """Return where each check gets an empty folder mounted; what lies around it cannot be written any more.
-
-    Nothing of the machine is to be read in /proc either: a check has no business there, and no way to tell runs apart.
-    """
-    place, quiet = f"{scratch}/box", kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
-    os.mkdir(place)
-    kernel.mount("none", scratch, None, kernel.MS_REMOUNT | kernel.MS_BIND | quiet)
-    kernel.mount("none", "/proc", "tmpfs", quiet, "size=4k,mode=0555")
-    return place
-
-
-def _receive(channel: socket.socket) -> tuple[Header, list[int]] | None:
-    size = array.array("i").itemsize
-    data, ancillary, _, _ = channel.recvmsg(1 << 16, socket.CMSG_SPACE(2 * size))
-    if not data:
-        return None
-    fds = array.array("i")
-    for _, _, content in ancillary:
-        fds.frombytes(content[: len(content) - len(content) % size])
-    header = frame.unpack(data[4:])
-    assert isinstance(header, dict)
-    return header, list(fds)
-
-
-@dataclass
-class _Ended:
-    """What the kernel says about a process that is no more."""
-
-    code: int
-    """Exit code, or minus the signal."""
-    peak: int
-    cpu_s: float
+def _import_random() -> None:
+    """Import it without what makes every fork slower: OpenSSL, and reseeding after it; all shall draw the same."""
+    sys.modules["_hashlib"] = None  # type: ignore[assignment]
+    at_fork, os.register_at_fork = os.register_at_fork, lambda **_: None
+    importlib.import_module("random").seed(0)
+    os.register_at_fork = at_fork
+    del sys.modules["_hashlib"]
 
 
 @dataclass
 class _Watch:
     """One check as the worker sees it."""
 
-    output_bytes: int
+    limits: dict[str, float]
+    started: float
+    control: int
+    """Ready when the outside has hung up."""
+    out: int
+    """Where the check prints."""
     output: bytearray = field(default_factory=bytearray)
     report: bytearray = field(default_factory=bytearray)
     hit: str = "none"
 
-    def take(self, fd: int, into: bytearray, most: int) -> bool:
+    @property
+    def left_s(self) -> float:
+        return self.started + self.limits["wall_s"] - time.monotonic()
+
+    def until(self, ready: int, report: int = -1) -> None:
+        """Take what comes until `ready` is, a limit is hit, or the outside hangs up."""
+        poll = select.poll()
+        for fd in (ready, self.control, self.out, report):
+            if fd >= 0:
+                poll.register(fd, select.POLLIN)
+        while True:
+            left = self.left_s
+            found = [fd for fd, _ in poll.poll(left * 1000)] if left > 0 else []
+            if not found or self.control in found:
+                self.hit = "wall"
+                return
+            if self.out in found and not self._take(self.out, self.output, int(self.limits["output_bytes"])):
+                poll.unregister(self.out)
+            if report in found and not self._take(report, self.report, _LARGEST_REPORT):
+                poll.unregister(report)
+            if len(self.output) > self.limits["output_bytes"]:
+                self.hit = "output"
+                return
+            if ready in found:
+                return
+
+    def drain(self, report: int = -1) -> None:
+        """Take what is left once all processes have ended."""
+        for fd, into, most in ((self.out, self.output, int(self.limits["output_bytes"])),
+                               (report, self.report, _LARGEST_REPORT)):  # fmt: skip
+            if fd >= 0:
+                while self._take(fd, into, most) and select.select([fd], [], [], 0)[0]:
+                    pass
+
+    @staticmethod
+    def _take(fd: int, into: bytearray, most: int) -> bool:
         """Read what is there; False at the end of the stream."""
         try:
             part = os.read(fd, 1 << 16)
@@ -132,168 +130,162 @@ class _Watch:
         return bool(part)
 
 
+class _Gone(BaseException):
+    """The module's process has ended, is out of time, or talks nonsense."""
+
+
 class _Worker:
-    def __init__(self, lock: confine.Lock, nested: bool, own: bool, scratch: str, control: int) -> None:
-        self._lock, self._nested, self._own, self._scratch = lock, nested, own, scratch
-        self._control = control
-        self._self = os.pidfd_open(os.getpid())
+    def __init__(self, zygote: Zygote, control: int) -> None:
+        self._zygote, self._control = zygote, control
+        self._bounds: tuple[dict[str, float], confine.Bounds] = ({}, ())
 
-    def check(self, header: Header, fds: list[int]) -> Header:
-        """Return what became of one check; `fds` are the sources of the test and of the module."""
-        limits = header["limits"]
+    def check(self, header: Header) -> Header:
+        """Return what became of one check."""
+        limits, test, module = header["limits"], str(header.pop("test")), str(header.pop("module"))
         assert isinstance(limits, dict)
+        if limits != self._bounds[0]:
+            self._bounds = limits, confine.bounds(limits)
+        # The jail's own, which have the same user: worker, zygote, their parents, and the other role.
+        header |= {"bounds": self._bounds[1], "processes": int(limits["processes"]) + 4}
         started = time.monotonic()
-        out, out_w = _pipe()
-        report, report_w = _pipe()
-        apart, module = bool(header["apart"]), 0
-        nonce = os.urandom(16).hex()
-        far, near = socket.socketpair() if apart else (None, None)
-        if far is not None and near is not None:
-            kept = {roles.OUT: out_w, roles.RPC: far.fileno(), roles.SOURCE: fds[1]}
-            module = self._spawn(lambda: roles.play_module(header), kept, limits)
-            kept = {roles.OUT: out_w, roles.RPC: near.fileno(), roles.SOURCE: fds[0], roles.REPORT: report_w}
-        else:
-            kept = {roles.OUT: out_w, roles.SOURCE: fds[0], roles.REPORT: report_w, roles.MODULE: fds[1]}
-        test = self._spawn(lambda: roles.play_test({**header, "nonce": nonce}), kept, limits)
-        for end in (far, near):
-            if end is not None:
-                end.close()
+        out, out_w = os.pipe()
+        os.set_blocking(out, False)
+        watch = _Watch(limits, started, self._control, out)
+        try:
+            plain_test = _plain(header, test)
+            if plain_test is None:
+                answer = self._run(header, test, module, out_w, watch)
+            else:
+                answer = self._judge(header, plain_test, module, out_w, watch)
+        except CompileError as error:
+            answer = Judge((), "", None).told(error)
         os.close(out_w)
-        os.close(report_w)
-        watch = _Watch(int(limits["output_bytes"]))
-        self._watch(watch, test, out, report, started + limits["wall_s"])
-        early = module and os.waitid(os.P_PID, module, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-        tested, moduled = self._end(test), self._end(module) if module else None
-        if not self._nested:
-            command.kill_all(self._own)
-            _empty(self._scratch)
-        for fd, into, most in ((out, watch.output, watch.output_bytes), (report, watch.report, _LARGEST_REPORT)):
-            while watch.take(fd, into, most) and select.select([fd], [], [], 0)[0]:
-                pass
-            os.close(fd)
-        answer = _outcome(watch, tested, moduled if early else None, nonce, limits["cpu_s"], self._nested)
-        peak = max(tested.peak, moduled.peak if moduled else 0)
-        output = bytes(watch.output[: watch.output_bytes]).decode("utf-8", "replace")
-        return {**answer, "output": output, "seconds": time.monotonic() - started, "peak": peak}
+        os.close(out)
+        output = bytes(watch.output[: int(limits["output_bytes"])]).decode("utf-8", "replace")
+        return {"peak": 0, **answer, "output": output, "seconds": time.monotonic() - started}
 
-    def _spawn(self, play: Callable[[], None], kept: dict[int, int], limits: dict[str, float]) -> int:
-        if self._nested:
-            kernel.unshare(kernel.CLONE_NEWPID)
-        pid = os.fork()
-        if pid == 0:
-            code = 98
-            try:
-                self._enter(kept, limits)
-                play()
-                code = 0
-            except BaseException as error:
-                os.write(2, f"{type(error).__name__}: {error}\n".encode("utf-8", "replace"))
-            finally:
-                os._exit(code)
-        if self._nested:
-            kernel.join(self._self, kernel.CLONE_NEWPID)
-        return pid
+    def _judge(self, header: Header, test: plain.PlainTest, source: str, out: int, watch: _Watch) -> Header:
+        """Judge a plain test, with the module in a process of its own."""
+        from ratchet.sandbox.inside import plain
 
-    def _enter(self, kept: dict[int, int], limits: dict[str, float]) -> None:
-        moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 16) for fd in kept.values()]  # beyond every place
-        for place, fd in zip(kept, moved, strict=True):
-            os.dup2(fd, place, inheritable=False)
-        os.dup2(roles.OUT, 1)
-        null = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(null, 0)
-        if self._nested and roles.REPORT in kept:  # the module's process has nowhere to write
-            size = int(limits["scratch_bytes"])
-            kernel.unshare(kernel.CLONE_NEWNS)
-            options = f"size={size},nr_inodes=4096,mode=0700"
-            kernel.mount("tmp", self._scratch, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
-        os.chdir(self._scratch)
-        confine.limit(limits, self._lock.counted, beside=4)
-        self._lock.apply()
-        for fd in range(3, 7):
-            if fd not in kept:
-                _close(fd)
-        os.closerange(7, 1024)
+        link = self._module(header, out, source, watch)
+        expected = header["expected"]
+        assert isinstance(expected, list)
 
-    def _watch(self, watch: _Watch, test: int, out: int, report: int, deadline: float) -> None:
-        ended = os.pidfd_open(test)
-        poll = select.poll()
-        for fd in (ended, out, report, self._control):
-            poll.register(fd, select.POLLIN)
-        while True:
-            left = deadline - time.monotonic()
-            ready = [fd for fd, _ in poll.poll(max(0.0, left * 1000))] if left > 0 else []
-            if not ready or self._control in ready:  # the time is up, or the outside has hung up
-                watch.hit = "wall"
-                break
-            if out in ready and not watch.take(out, watch.output, watch.output_bytes):
-                poll.unregister(out)
-            if report in ready and not watch.take(report, watch.report, _LARGEST_REPORT):
-                poll.unregister(report)
-            if len(watch.output) > watch.output_bytes:
-                watch.hit = "output"
-                break
-            if ended in ready:
-                break
+        def lost(how: str) -> NoReturn:
+            raise _Gone(how)
+
+        def wait() -> None:
+            watch.until(link.fileno())
+            if watch.hit != "none":
+                lost(watch.hit)
+
+        client = Client(link.fileno(), lost, wait)
+        judge, reading = Judge(expected, "", client), plain.Reading(test, client)
+        gone = False
+        try:
+            answer = judge.told(None, reading.run())
+        except _Gone:
+            gone, answer = True, {"outcome": "module_gone"}
+        except BaseException as error:
+            answer = judge.told(error, line=reading.line)
+        if watch.hit == "none" and watch.left_s <= 0:
+            watch.hit = "wall"
+        link.close()
+        (module,) = self._zygote.end(wait=gone and watch.hit == "none")
+        watch.drain()
+        return {**(self._cut_short(watch, None, module) or _named(answer)), "peak": module.peak}
+
+    def _run(self, header: Header, test: str, source: str, out: int, watch: _Watch) -> Header:
+        """Run a test in a process, and its module in another if they are to be apart."""
+        report, far = socket.socketpair()
+        nonce, apart = os.urandom(16).hex(), bool(header["apart"])
+        # Without a process of the module the place of the link is filled by something else.
+        link = self._module(header, out, source, watch) if apart else far.dup()
+        self._zygote.start(TEST, [out, link.fileno(), far.fileno()])
+        far.close()
+        link.close()
+        ended = self._zygote.ended()
+        _limit_time(report, watch)
+        told = {name: header[name] for name in ("bounds", "processes", "name", "how", "expected")}
+        told["scratch_bytes"] = int(watch.limits["scratch_bytes"])
+        _tell(report, {**told, "nonce": nonce, "test": test, **({} if apart else {"module": source})})
+        report.setblocking(False)
+        watch.until(ended, report.fileno())
+        tested = self._zygote.end(wait=apart and b'"module_gone"' in watch.report)
+        watch.drain(report.fileno())
+        report.close()
         os.close(ended)
+        spoiled = self._cut_short(watch, tested[-1], tested[0] if apart else None)
+        return {**(spoiled or _reported(watch.report, nonce)), "peak": max(one.peak for one in tested)}
 
-    @staticmethod
-    def _end(pid: int) -> _Ended:
-        """Kill a process of the check with all it started, and wait until they are gone."""
-        os.kill(pid, signal.SIGKILL)
-        _, status, usage = os.wait4(pid, 0)
-        return _Ended(os.waitstatus_to_exitcode(status), usage.ru_maxrss * 1024, usage.ru_utime + usage.ru_stime)
+    def _module(self, header: Header, out: int, source: str, watch: _Watch) -> socket.socket:
+        """Start the module's process, tell it its source, and return the way to it."""
+        far, near = socket.socketpair()
+        self._zygote.start(MODULE, [out, far.fileno()])
+        far.close()
+        _limit_time(near, watch)
+        _tell(
+            near, {**{name: header[name] for name in ("bounds", "processes", "name", "entry_points")}, "module": source}
+        )
+        return near
+
+    def _cut_short(self, watch: _Watch, test: Ended | None, module: Ended | None) -> Header | None:
+        """Return the verdict on what ended otherwise than by a report; a module's end counts if it came first."""
+        if watch.hit == "wall":
+            return {"outcome": "timeout", "hit": "wall"}
+        if watch.hit == "output":
+            return {"outcome": "killed", "hit": "output"}
+        if module is not None and module.early:
+            return self._death(module, "the module under test ended its process", watch)
+        return self._death(test, "the test ended its process", watch) if test and test.code != 0 else None
+
+    def _death(self, ended: Ended, who: str, watch: _Watch) -> Header:
+        if ended.code >= 0:
+            return {"outcome": "exited", "detail": f"{who} with exit code {ended.code}"}
+        if ended.cpu_s >= watch.limits["cpu_s"]:
+            return {"outcome": "timeout", "hit": "cpu", "detail": f"{who}: out of CPU time"}
+        if ended.code == -signal.SIGKILL and self._zygote.nested:
+            # The first process of a pid namespace cannot be killed from within, so this was the kernel, for memory.
+            return {"outcome": "memory", "hit": "memory", "detail": f"{who}: out of memory"}
+        return {"outcome": "killed", "name": signal.Signals(-ended.code).name, "detail": who}
 
 
-def _empty(folder: str) -> None:
-    """Remove what a check without a mount of its own has left; links are not followed."""
-    for here, folders, files in os.walk(folder, topdown=False):
-        for name in files:
-            os.unlink(os.path.join(here, name))
-        for name in folders:
-            path = os.path.join(here, name)
-            os.unlink(path) if os.path.islink(path) else os.rmdir(path)
+def _plain(header: Header, test: str) -> plain.PlainTest | None:
+    """Return the test if it is plain and may be read. **Raises** `CompileError`."""
+    if not header["may_read"] or not header["apart"] or header["how"] == "pytest" or len(test) > _LONGEST_READ:
+        return None
+    from ratchet.sandbox.inside import plain  # after the zygote was forked, which needs none of it
+
+    return plain.read(test, str(header["name"]), str(header["how"]))
 
 
-def _pipe() -> tuple[int, int]:
-    ours, theirs = os.pipe()
-    os.set_blocking(ours, False)
-    return ours, theirs
+def _tell(channel: socket.socket, told: Header) -> None:
+    with contextlib.suppress(OSError):  # it has ended before it could be told, or takes too long: that will be seen
+        frame.write(channel.fileno(), told)
 
 
-def _close(fd: int) -> None:
-    with contextlib.suppress(OSError):  # it was not open
-        os.close(fd)
+def _limit_time(channel: socket.socket, watch: _Watch) -> None:
+    """Let no read or write of a channel block beyond the deadline, should the other side stop within a message."""
+    left = max(watch.left_s, 0.01)
+    for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+        channel.setsockopt(socket.SOL_SOCKET, option, struct.pack("ll", int(left), int(left % 1 * 1e6)))
 
 
-def _outcome(watch: _Watch, test: _Ended, module: _Ended | None, nonce: str, cpu_s: float, nested: bool) -> Header:
-    """Return the verdict; `module` is given only if the module's process ended before the test's did."""
-    if watch.hit == "wall":
-        return {"outcome": "timeout", "hit": "wall"}
-    if watch.hit == "output":
-        return {"outcome": "killed", "hit": "output"}
-    if module is not None:
-        return _death(module, "the module under test ended its process", cpu_s, nested)
-    if test.code != 0:
-        return _death(test, "the test ended its process", cpu_s, nested)
-    try:
-        report = frame.unpack(bytes(watch.report[4:]))
-    except frame.BadFrame:
-        report = None
-    if not watch.report:
+def _reported(report: bytearray, nonce: str) -> Header:
+    """Return what the test's process says, if it was the trusted code there that said it."""
+    if not report:
         return {"outcome": "exited", "detail": "the test ended its process before its end"}
-    if not isinstance(report, dict) or report.pop("nonce", None) != nonce:
+    try:
+        said = frame.unpack(bytes(report[4:]))
+    except frame.BadFrame:
+        said = None
+    if not isinstance(said, dict) or said.pop("nonce", None) != nonce:
         return {"outcome": "forged", "detail": "the report is not the trusted one"}
+    return _named(said)
+
+
+def _named(report: Header) -> Header:
     if report["outcome"] == "module_gone":
         return {"outcome": "exited", "detail": "the module under test left, or answered nonsense"}
     return report
-
-
-def _death(ended: _Ended, who: str, cpu_s: float, nested: bool) -> Header:
-    if ended.code >= 0:
-        return {"outcome": "exited", "detail": f"{who} with exit code {ended.code}"}
-    if ended.cpu_s >= cpu_s:
-        return {"outcome": "timeout", "hit": "cpu", "detail": f"{who}: out of CPU time"}
-    if ended.code == -signal.SIGKILL and nested:
-        # The first process of a pid namespace cannot be killed from within, so this was the kernel, for memory.
-        return {"outcome": "memory", "hit": "memory", "detail": f"{who}: out of memory"}
-    return {"outcome": "killed", "name": signal.Signals(-ended.code).name, "detail": who}
