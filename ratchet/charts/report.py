@@ -217,7 +217,7 @@ def _time(rows: Sequence[Row]) -> list[str]:
     parts = [*largest_first(summed(rows, "time/")), *largest_first(summed(rows, "wait/"))]
     body = [(f"`{name}`", duration(seconds), percent(seconds / total)) for name, seconds in parts]
     tokens = sum(row.get("tokens/generated", 0.0) for row in rows)
-    work = sum(row.get("flops/generate/step", 0.0) + row.get("flops/train/step", 0.0) for row in rows)
+    work = sum(row.get(f"flops/{what}/step", 0.0) for row in rows for what in ("generate", "train", "curriculum"))
     costs = (
         f"{tokens:,.0f} tokens sampled (`tokens/generated`), {number(tokens / total)} a second; {flops(work)} "
         f"(`flops/*/step`), {flops(work / total)}/s; "

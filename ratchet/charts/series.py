@@ -161,7 +161,7 @@ AXES: Mapping[str, Axis] = {
     "step": Axis("Step", lambda rows: {int(row["step"]): float(row["step"]) for row in rows}),
     "rollouts": Axis("Rollouts", _running_sum("rollouts/step")),
     "tokens": Axis("Generated Tokens", _running_sum("tokens/generated")),
-    "flops": Axis("FLOPs", _running_sum("flops/generate/step", "flops/train/step")),
+    "flops": Axis("FLOPs", _running_sum("flops/generate/step", "flops/train/step", "flops/curriculum/step")),
     "time": Axis("Time (minutes)", lambda rows: {k: v / 60 for k, v in _running_sum("time/step")(rows).items()}),
 }
 """Axes by the name the command line knows them by. All but ``step`` count up to the end of the step."""

@@ -204,6 +204,37 @@ class DataSection(Section):
     from_run: str = Field("", description="Folder of a run whose recorded groups are trained on, step by step.")
 
 
+class CurriculumSection(Section):
+    """Which problems are trained on when: first those that the policy sometimes solves, later more."""
+
+    problems: int = Field(
+        0, ge=0, description="Problems to choose from, from the beginning of the training split; 0 trains on all of it."
+    )
+    attempts: int = Field(16, ge=1, description="Attempts at a problem that decide whether it is solved.")
+    solved: float = Field(1.0, description="Reward from which on an attempt has solved its problem.")
+    every: int = Field(100, ge=0, description="Steps between admissions of further problems; 0 admits none.")
+    count: int = Field(500, ge=1, description="Most problems admitted at a time.")
+    rule: Literal["unsolved", "solvable"] = Field(
+        "unsolved",
+        description="Which waiting problems are admitted: some that no attempt solves yet, or those that one does.",
+    )
+    threshold: float = Field(
+        0.0, ge=0, le=1, description="Success on the admitted problems below which none is admitted."
+    )
+    tried: int = Field(0, ge=0, description="Most waiting problems tried at an admission, drawn anew; 0 tries all.")
+
+
+class PositivesSection(Section):
+    """Successes of recent steps that are trained on once more, once the success rate no longer rises."""
+
+    per_step: int = Field(0, ge=0, description="Successes trained on again in each step; 0 never does it.")
+    recent: int = Field(20, ge=1, description="How many steps back they may come from.")
+    solved: float = Field(1.0, description="Reward from which on an attempt is a success.")
+    window: int = Field(20, ge=1, description="Steps whose mean success is compared with that of as many before.")
+    gain: float = Field(0.01, description="Rise of that mean below which it counts as risen no longer.")
+    start: int = Field(0, ge=0, description="Earliest step at which it may begin.")
+
+
 class BufferSection(Section):
     """Where groups wait between explorer and trainer, on disk."""
 
@@ -247,7 +278,9 @@ class SandboxSection(Section):
     allow_unsafe: bool = Field(
         False, description="Run untrusted code without isolation where none can be had; recorded in the run."
     )
-    workers: int = Field(0, ge=0, description="Warm workers that check at the same time; 0 takes one more than CPU cores.")
+    workers: int = Field(
+        0, ge=0, description="Warm workers that check at the same time; 0 takes one more than there are CPU cores."
+    )
     wall_s: float = Field(2.0, gt=0, description="Most seconds of one check, then everything in it is killed.")
     cpu_s: float = Field(2.0, gt=0, description="Most CPU seconds of one process, rounded up to whole ones.")
     memory_mb: int = Field(256, ge=64, description="Most memory of one process, in MiB of address space.")
@@ -287,6 +320,8 @@ class RunConfig(Section):
     train: TrainSection = Field(default_factory=TrainSection)
     sync: SyncSection = Field(default_factory=SyncSection)
     data: DataSection = Field(default_factory=DataSection)
+    curriculum: CurriculumSection = Field(default_factory=CurriculumSection)
+    positives: PositivesSection = Field(default_factory=PositivesSection)
     buffer: BufferSection = Field(default_factory=BufferSection)
     engine: EngineSection = Field(default_factory=EngineSection)
     sandbox: SandboxSection = Field(default_factory=SandboxSection)

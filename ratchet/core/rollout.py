@@ -148,3 +148,12 @@ class Group:
     def usable(self) -> tuple[Rollout, ...]:
         """The rollouts that have a score."""
         return tuple(r for r in self.rollouts if r.status is Status.OK)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Positive:
+    """A success of an earlier step that is to be trained on once more."""
+
+    group: Group
+    """The attempts it was sampled with: they decide its advantage."""
+    rollout: Rollout

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from numbers import Real
 
@@ -39,9 +39,14 @@ class Explorer:
         split: Split,
         sampling: Sampling,
         limits: ExploreLimits,
+        *,
+        task_at: Callable[[int], int] = lambda index: index,
+        names: tuple[str | int, ...] = (),
     ) -> None:
+        """`task_at` says which task of the split stands at an index; `names` make its draws different from others'."""
         self._environment, self._engine, self._tokenizer = environment, engine, tokenizer
         self._split, self._sampling, self._limits = split, sampling, limits
+        self._task_at, self._names = task_at, names
 
     async def groups(
         self, step: int, first: int, prompts: int, samples: int, *, skip: Collection[int] = (), greedy: bool = False
@@ -51,7 +56,7 @@ class Explorer:
         Indexes in `skip` are left out. With `greedy`, each group has one more attempt at temperature 0.
         """
         indexes = [first + i for i in range(prompts) if first + i not in skip]
-        tasks = [self._environment.task(self._split, index) for index in indexes]
+        tasks = [self._environment.task(self._split, self._task_at(index)) for index in indexes]
         plays = [
             [asyncio.ensure_future(self._attempt(task, index, attempt, self._sampling)) for attempt in range(samples)]
             for index, task in zip(indexes, tasks, strict=True)
@@ -77,7 +82,7 @@ class Explorer:
             self._tokenizer,
             sampling,
             context=self._limits.context,
-            seed=derive(self._split.seed, self._split.name, index, attempt),
+            seed=derive(self._split.seed, self._split.name, *self._names, index, attempt),
         )
         started = time.perf_counter()
         status, error, score = Status.OK, "", None

@@ -19,12 +19,13 @@ from ratchet.config.curve import at
 from ratchet.config.schema import AlgorithmSection, TrainSection
 from ratchet.core.batch import Batch
 from ratchet.core.errors import NumericsError
-from ratchet.core.rollout import Group
+from ratchet.core.rollout import Group, Positive
 from ratchet.core.seeds import stream
 from ratchet.kernels.reference import TokenStats
 from ratchet.policy.decoder import Decoder
 from ratchet.policy.policy import Policy
 from ratchet.train.annotate import Annotated, annotated, correction_metrics
+from ratchet.train.credit import credit_of, kept_samples, shown_again
 from ratchet.train.critic import ValueModel
 from ratchet.train.divergence import estimate
 from ratchet.train.experience import Sample, batch_of, flatten
@@ -115,10 +116,13 @@ class Trainer:
             policy.decoder.parameters(), lr=0.0, betas=config.betas, weight_decay=config.weight_decay, fused=True
         )
 
-    def step(self, groups: Sequence[Group], step: int) -> StepReport:
-        """Train on the groups of one step and report. Raises `NumericsError` if a number stops being finite."""
+    def step(self, groups: Sequence[Group], step: int, again: Sequence[Positive] = ()) -> StepReport:
+        """Train on the groups of one step, and on the answers shown `again`, and report.
+
+        Raises `NumericsError` if a number stops being finite.
+        """
         used = [g for g in groups if self.takes(g)]
-        samples = flatten(used)
+        samples = [*flatten(used), *shown_again(again, self.algorithm, first=len(used))]
         self._begin_iteration(samples)
         tally, lr = Tally(), at(self.method.lr, step)
         whole = annotated(
@@ -203,10 +207,10 @@ class Trainer:
         algorithm = self.algorithm
         numbers = _numbers(part, whole.sampled)
         batch = whole.batch.select(numbers)
-        kept = algorithm.keep(batch).nonzero()[:, 0]
+        kept = kept_samples(algorithm, batch)
         at_tokens = whole.batch.tokens_of(numbers[kept])
         batch = batch.select(kept)
-        credit = algorithm.advantage(batch)
+        credit = credit_of(algorithm, batch)
         coef = algorithm.reduce(batch, algorithm.weight(batch, credit))
         if whole.correction is not None:
             coef = coef * whole.correction[at_tokens]
@@ -219,7 +223,8 @@ class Trainer:
         penalties = Penalties(at(method.kl_coef, step), at(method.sampler_kl_coef, step), at(method.entropy_coef, step))
         batch = derived.batch
         heard = batch.per_sample((derived.credit * derived.coef).abs()) > 0
-        tally.heard_groups += len(batch.group[heard].unique())
+        fresh = heard if batch.given is None else heard & batch.given.isnan()
+        tally.heard_groups += len(batch.group[fresh].unique())
         if not self.algorithm.silent_at_zero or penalties:
             heard = torch.ones_like(heard)
         total = 0.0
@@ -309,7 +314,7 @@ class Trainer:
         tally.seconds["optimiser"] += time.perf_counter() - started
 
     def _metrics(self, samples: Sequence[Sample], tally: Tally, lr: float, step: int) -> dict[str, float]:
-        groups = len({s.group for s in samples})
+        groups = len({s.group for s in samples if s.given is None})
         low, high = tally.mean("clip_low"), tally.mean("clip_high")
         metrics = {
             "opt/lr": lr,

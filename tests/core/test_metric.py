@@ -22,6 +22,9 @@ EMITTERS = {
     "ratchet/train/annotate.py": "correction_metrics",
     "ratchet/train/critic.py": "learn",
     "ratchet/buffer/buffer.py": "finish",
+    "ratchet/run/curriculum.py": "metrics",
+    "ratchet/run/positives.py": "finish",
+    "ratchet/explore/positives.py": "replay_facts",
 }
 """Functions that make the keys of a row."""
 

@@ -52,7 +52,8 @@ BROAD_HANDLERS = {
     ("sandbox/inside/roles.py", "_loaded_here"): "a stranger's module may raise anything, in its own process",
     ("sandbox/inside/verdict.py", "Judge.run"): "whatever a test raises is what the verdict is about",
     ("sandbox/inside/verdict.py", "_detail"): "the text of an exception is a stranger's code",
-    ("sandbox/inside/worker.py", "_Worker._spawn"): "a forked child says what failed and ends, and never returns",
+    ("sandbox/inside/worker.py", "_Worker._judge"): "what a module raises through a test is what the verdict is about",
+    ("sandbox/inside/zygote.py", "_Nursery._live"): "a forked child says what failed and ends, and never returns",
     ("rewards/gym.py", "Gym.open"): "another library may raise anything while it makes a data set",
 }
 """(file, function) -> why it may catch everything."""

@@ -94,6 +94,20 @@ COUNTS = (
         "follows the length",
     ),
     Metric(
+        "flops/curriculum/*",
+        "Arithmetic of the attempts that decided which problems are trained on.",
+        "forward FLOPs of every token that ran through the model, attention included",
+        "FLOP",
+        "only at steps before which problems were tried",
+    ),
+    Metric(
+        "rollouts/tried/*",
+        "Attempts that decided which problems are trained on; they are not trained on themselves.",
+        "number of attempts",
+        "rollouts",
+        "problems tried * curriculum.attempts",
+    ),
+    Metric(
         "flops/train/*",
         "Arithmetic of training, of this step or since the run began (total).",
         "three forward passes' worth, the logits once more, and the reference's pass if there is one",
