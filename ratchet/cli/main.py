@@ -221,6 +221,36 @@ def evaluate(run: Path, step: int | None, tasks: int, samples: int, split: str) 
 
 
 @main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--step", type=int, default=None, help="Checkpoint to play with; the last one unless given.")
+@click.option("--tasks", default=64, show_default=True, type=click.IntRange(min=1), help="Held-out bugs.")
+@click.option("--size", default=8, show_default=True, type=click.IntRange(min=1), help="Patches, and tests, per bug.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
+def selfplay(run: Path, step: int | None, tasks: int, size: int, as_json: bool, plain: bool) -> None:
+    """Let a checkpoint of RUN choose its patches by its own tests.
+
+    For each held-out bug it writes several patches and tests; the patch that its tests score highest is the answer.
+    """
+    import json
+
+    from ratchet.store.run_store import RunStore
+
+    RunStore.open(run)
+    from ratchet.cli.selfplay import selfplay_json, selfplay_text
+    from ratchet.cli.view import watching
+    from ratchet.run.observer import Silent
+    from ratchet.run.selfplay import selfplay as play
+
+    if as_json:
+        click.echo(json.dumps(selfplay_json(play(run, step, tasks=tasks, size=size, observer=Silent())), indent=1))
+        return
+    with watching(plain=plain) as observer:
+        result = play(run, step, tasks=tasks, size=size, observer=observer)
+    click.echo(selfplay_text(result))
+
+
+@main.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--metric", "metrics", multiple=True, help="Metric to draw; several are allowed.")
 @click.option(

@@ -122,7 +122,7 @@ def eval_metrics(groups: Sequence[Group]) -> dict[str, float]:
         values += [0.0] * failed
         facts[f"part_{name}"] = mean = sum(values) / len(values)
         if n == 1:  # one attempt per task: the values are independent
-            facts[f"part_{name}_low"], facts[f"part_{name}_high"] = _interval(values, mean)
+            facts[f"part_{name}_low"], facts[f"part_{name}_high"] = interval(values, mean)
     for name in sorted({k for r in rollouts for k in r.metrics}):
         reported = [r.metrics[name] for r in rollouts if name in r.metrics]
         facts[f"env_{name}"] = sum(reported) / len(reported)
@@ -131,7 +131,7 @@ def eval_metrics(groups: Sequence[Group]) -> dict[str, float]:
         each = [_pass_at(n, sum(flags), k) for flags in passed]
         mean = sum(each) / len(each)
         facts[f"pass@{k}"] = mean
-        facts[f"pass@{k}_low"], facts[f"pass@{k}_high"] = _interval(each, mean)
+        facts[f"pass@{k}_low"], facts[f"pass@{k}_high"] = interval(each, mean)
     return facts
 
 
@@ -140,8 +140,8 @@ def _pass_at(n: int, correct: int, k: int) -> float:
     return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
 
 
-def _interval(values: Sequence[float], mean: float) -> tuple[float, float]:
-    """Return a 95 % interval: Wilson's for 0/1 values, a normal one over tasks otherwise."""
+def interval(values: Sequence[float], mean: float) -> tuple[float, float]:
+    """Return a 95 % interval of a mean over tasks: Wilson's for 0/1 values, a normal one over tasks otherwise."""
     count = len(values)
     if all(v in (0.0, 1.0) for v in values):
         centre = (mean + Z95**2 / (2 * count)) / (1 + Z95**2 / count)

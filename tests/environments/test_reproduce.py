@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import types
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from checkers import InProcess
 
 from ratchet.config.schema import SandboxSection
 from ratchet.core.errors import ConfigError
@@ -19,7 +19,7 @@ from ratchet.core.protocols import Demonstrates, Environment, Outcome, Probes
 from ratchet.core.task import Split, Task
 from ratchet.environments import reproduce_demonstrations as demonstrations
 from ratchet.environments.reproduce import Reproduce, num_attempts, role_of
-from ratchet.environments.reproduce_checks import MODULE, MOST_RUNS, Checker, Remembered, import_line
+from ratchet.environments.reproduce_checks import MOST_RUNS, Checker, Remembered, import_line
 from ratchet.environments.reproduce_demonstrations import Bug
 from ratchet.environments.reproduce_edits import Edit, added_test, after_thought, apply_edits, read_edits, write_edit
 from ratchet.environments.reproduce_functions import KINDS, Function, draw_pair, inputs, results, revealing
@@ -41,35 +41,6 @@ def f(a):
  return (a-2)%10
 """
 LOOP = Function("list", ("3", ">=", "4", "+", "a"))
-
-
-class InProcess:
-    """Runs the family's own code here, where nobody else wrote it: never do this with a policy's."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, str]] = []
-        self.closed = 0
-
-    async def check(self, source: str, test: str, raises: Sequence[str] = ()) -> RunOutcome:
-        self.asked.append((source, test))
-        first, _, body = test.partition("\n")
-        name = first.removeprefix(f"from {MODULE} import ")
-        module = types.ModuleType(MODULE)
-        try:
-            exec(compile(source, "solution", "exec"), vars(module))
-            exec(compile(body, "test", "exec"), {name: vars(module)[name]})
-        except AssertionError:
-            return RunOutcome.ASSERTION
-        except (SyntaxError, ValueError):
-            return RunOutcome.SYNTAX_ERROR
-        except Exception as error:
-            if type(error).__name__ in raises:
-                return RunOutcome.EXPECTED
-            return RunOutcome.OTHER_EXCEPTION
-        return RunOutcome.PASSED
-
-    def close(self) -> None:
-        self.closed += 1
 
 
 class Says:
