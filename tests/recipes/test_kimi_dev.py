@@ -1,4 +1,4 @@
-"""The published TestWriter and BugFixer recipe, run for two steps on a random Qwen2 checkpoint with bugs from a file."""
+"""The published TestWriter and BugFixer recipe, run for two steps on a random checkpoint with bugs from a file."""
 
 from __future__ import annotations
 
