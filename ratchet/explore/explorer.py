@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from numbers import Real
 
-from ratchet.core.errors import RatchetError
-from ratchet.core.protocols import Engine, Environment, Outcome, Sampling
+from ratchet.core.errors import ConfigError, RatchetError
+from ratchet.core.protocols import AgentFailed, Engine, Environment, Outcome, PromptTooLong, Sampling
 from ratchet.core.rollout import Group, Rollout, Score, Status
 from ratchet.core.seeds import derive
 from ratchet.core.task import Split, Task
-from ratchet.explore.handle import PromptTooLong, RecordingHandle
+from ratchet.explore.handle import EngineSpeaker, RecordingHandle, Speaker
 from ratchet.policy.tokenizer import Tokenizer
 from ratchet.rewards.errors import RewardError
 
@@ -26,6 +26,13 @@ class ExploreLimits:
     context: int
     """Most tokens of a conversation."""
     rollout_timeout_s: float
+
+
+def no_agents() -> Speaker:
+    """Raise `ConfigError`: nobody speaks for agents here."""
+    raise ConfigError(
+        "The environment spawns agents, and nothing says who speaks for them: give the explorer `frozen`."
+    )
 
 
 class Explorer:
@@ -42,11 +49,13 @@ class Explorer:
         *,
         task_at: Callable[[int], int] = lambda index: index,
         names: tuple[str | int, ...] = (),
+        frozen: Callable[[], Speaker] = no_agents,
     ) -> None:
-        """`task_at` says which task of the split stands at an index; `names` make its draws different from others'."""
+        """`task_at` says which task of the split stands at an index; `names` make its draws different from others'.
+        `frozen` gives who speaks for the agents that an environment spawns."""
         self._environment, self._engine, self._tokenizer = environment, engine, tokenizer
         self._split, self._sampling, self._limits = split, sampling, limits
-        self._task_at, self._names = task_at, names
+        self._task_at, self._names, self._frozen = task_at, names, frozen
 
     async def groups(
         self, step: int, first: int, prompts: int, samples: int, *, skip: Collection[int] = (), greedy: bool = False
@@ -78,10 +87,8 @@ class Explorer:
     async def _attempt(self, task: Task, index: int, attempt: int, sampling: Sampling) -> Rollout:
         """Play one attempt to its end or to its limit."""
         handle = RecordingHandle(
-            self._engine,
-            self._tokenizer,
-            sampling,
-            context=self._limits.context,
+            EngineSpeaker(self._engine, self._tokenizer, sampling, self._limits.context),
+            self._frozen,
             seed=derive(self._split.seed, self._split.name, *self._names, index, attempt),
         )
         started = time.perf_counter()
@@ -93,6 +100,8 @@ class Explorer:
             score, metrics = _checked(outcome), _numbers(outcome.metrics)
         except PromptTooLong as reason:
             status, error = Status.PROMPT_TOO_LONG, str(reason)
+        except AgentFailed as reason:
+            status, error = Status.ENVIRONMENT_ERROR, str(reason)
         except RewardError as reason:
             status, error = reason.status, str(reason)
         except TimeoutError as reason:
@@ -107,7 +116,7 @@ class Explorer:
         return Rollout(
             task_id=task.id,
             attempt=attempt,
-            trajectories=(handle.trajectory(),),
+            trajectories=handle.trajectories(),
             status=status,
             score=score if status is Status.OK else None,
             error=error,

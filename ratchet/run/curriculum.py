@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from ratchet.config.schema import CurriculumSection
+from ratchet.config.learning import CurriculumSection
 from ratchet.core.errors import ConfigError
 from ratchet.core.rollout import Group
 from ratchet.core.seeds import stream

@@ -29,8 +29,9 @@ from ratchet.environments.table import UsesSandbox, build_environment
 from ratchet.explore.recorded import RecordedGroups
 from ratchet.policy.decoder import Decoder
 from ratchet.policy.policy import Policy
-from ratchet.run.checkpoint import RunState
+from ratchet.run.checkpoint import RunState, checkpoint_path
 from ratchet.run.curriculum import Curriculum, check_problems
+from ratchet.run.frozen import Frozen
 from ratchet.run.observer import Observer
 from ratchet.run.positives import Positives, check_positives
 from ratchet.run.source import Source, explorer_of
@@ -63,6 +64,7 @@ class Parts:
     environment: Environment
     policy: Policy
     engine: Engine
+    frozen: Frozen
     source: Source
     buffer: Buffer
     trainer: Trainer
@@ -160,6 +162,8 @@ def assemble(
     explore, seed = config.explore, config.run.seed
     curriculum = Curriculum(config.curriculum, store, prompts_per_step=explore.prompts_per_step, seed=seed)
     curriculum.restore(state.step)
+    frozen = Frozen(config, checkpoint_path(store.folder / "checkpoints", 0), policy.device)
+    mine = explorer_of(config, environment, engine, policy, plan, frozen, task_at=curriculum.task_at)
     parts = Parts(
         config=config,
         plan=plan,
@@ -167,7 +171,8 @@ def assemble(
         environment=environment,
         policy=policy,
         engine=engine,
-        source=recorded or explorer_of(config, environment, engine, policy, plan, task_at=curriculum.task_at),
+        frozen=frozen,
+        source=recorded or mine,
         buffer=Buffer(
             table,
             config.buffer,
@@ -202,6 +207,7 @@ def _trainer(config: RunConfig, algorithm: Algorithm, models: Models) -> Trainer
         temperature=config.explore.temperature,
         reference=models.reference,
         teacher=models.teacher,
+        reward=config.reward,
         foreign=bool(config.data.from_run),
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ratchet.algorithms.algorithm import Algorithm
 from ratchet.buffer.facts import samplers
-from ratchet.config.schema import PositivesSection
+from ratchet.config.learning import PositivesSection
 from ratchet.core.errors import ConfigError
 from ratchet.core.rollout import Group, Positive
 from ratchet.core.seeds import stream

@@ -18,6 +18,7 @@ from ratchet.explore.recorded import RecordedGroups
 from ratchet.policy.policy import Policy
 from ratchet.policy.tokenizer import load_tokenizer
 from ratchet.run.checkpoint import newest_sound
+from ratchet.run.frozen import Frozen
 from ratchet.store.run_store import RunStore
 
 
@@ -49,6 +50,7 @@ def explorer_of(
     engine: Engine,
     policy: Policy,
     plan: Plan,
+    frozen: Frozen,
     *,
     task_at: Callable[[int], int],
     names: tuple[str | int, ...] = (),
@@ -63,6 +65,7 @@ def explorer_of(
         ExploreLimits(context=plan.context_tokens, rollout_timeout_s=config.explore.rollout_timeout_s),
         task_at=task_at,
         names=names,
+        frozen=frozen.speaker,
     )
 
 

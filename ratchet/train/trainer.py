@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ratchet.algorithms.algorithm import Algorithm
 from ratchet.config.curve import at
-from ratchet.config.schema import AlgorithmSection, TrainSection
+from ratchet.config.learning import AlgorithmSection, RewardSection, TrainSection
 from ratchet.core.batch import Batch
 from ratchet.core.errors import NumericsError
 from ratchet.core.rollout import Group, Positive
@@ -32,6 +32,7 @@ from ratchet.train.experience import Sample, batch_of, flatten
 from ratchet.train.ledger import ledger, usable
 from ratchet.train.packing import Packed
 from ratchet.train.passes import Passes
+from ratchet.train.shaping import Shaper
 from ratchet.train.staleness import staleness_shares
 from ratchet.train.tally import Tally
 
@@ -41,6 +42,8 @@ class StepReport:
     """What a training step did."""
 
     metrics: Mapping[str, float]
+    flops: int
+    """Floating-point operations of the step: every forward and backward pass that was run, of frozen models too."""
     ledger: Mapping[str, int]
     """``ledger/*`` rollouts, ``ledger_tokens/*`` tokens, ``ledger_prompts/*`` prompts: how many were trained on, and
     how many were left out under which reason."""
@@ -97,15 +100,18 @@ class Trainer:
         temperature: float = 1.0,
         reference: Decoder | None = None,
         teacher: Decoder | None = None,
+        reward: RewardSection | None = None,
         foreign: bool = False,
     ) -> None:
-        """`reference` is the frozen starting policy the KL is measured to; None measures none.
+        """`reference` is the frozen starting policy the KL is measured to; None measures none. `reward` says what
+        attempts are worth; None, their score.
 
         `teacher` is the frozen policy of algorithms that need one. `foreign` says that another run's versions stand
         in the samples, so that they cannot be compared with this run's steps.
         """
         self.policy, self.algorithm, self.method, self.config = policy, algorithm, method, config
         self._seed, self._reference, self._teacher, self._foreign = seed, reference, teacher, foreign
+        self._shaper = Shaper(reward or RewardSection())
         self._passes = Passes(policy.device, config.micro_batch_tokens, config.max_logits, temperature)
         self._critic = (
             ValueModel(algorithm.critic, policy.decoder, self._passes, betas=config.betas) if algorithm.critic else None
@@ -122,8 +128,11 @@ class Trainer:
         Raises `NumericsError` if a number stops being finite.
         """
         used = [g for g in groups if self.takes(g)]
-        samples = [*flatten(used), *shown_again(again, self.algorithm, first=len(used))]
+        shaped = self._shaper.shaped(used, step)
+        shown = [self._shown(one, step) for one in again]
+        samples = [*flatten(shaped), *shown_again(shown, self.algorithm, first=len(used))]
         self._begin_iteration(samples)
+        before = self._passes.work.flops
         tally, lr = Tally(), at(self.method.lr, step)
         whole = annotated(
             samples,
@@ -145,18 +154,18 @@ class Trainer:
                 extra |= self._critic.learn(
                     chosen, whole.batch.select(_numbers(part, whole.sampled)), grad_clip=self.config.grad_clip
                 )
-        return StepReport(self._metrics(samples, tally, lr, step) | extra, ledger(groups, used))
+        extra |= self._shaper.metrics(used, shaped, step)
+        flops = self._passes.work.flops - before
+        return StepReport(self._metrics(samples, tally, lr, step) | extra, flops, ledger(groups, used))
+
+    def _shown(self, one: Positive, step: int) -> Positive:
+        """Return an answer that is shown again with the rewards of this step."""
+        (group,) = self._shaper.shaped([one.group], step)
+        return Positive(group, one.rollout)
 
     def takes(self, group: Group) -> bool:
         """Return whether a group has what the algorithm compares: enough scored attempts, a greedy one if asked."""
         return usable(group, self.algorithm.min_group, greedy="greedy" in self.algorithm.needs)
-
-    @property
-    def extra_passes(self) -> int:
-        """Forward passes per step besides the policy's own forward and backward; a critic's step counts three."""
-        corrected = self.method.correction != "none"
-        frozen = sum(x is not None for x in (self._reference, self._teacher))
-        return frozen + corrected + (4 if self._critic is not None else 0)
 
     @torch.no_grad()
     def logprobs(self, groups: Sequence[Group], *, temperature: float | None = None) -> tuple[Tensor, Tensor]:
@@ -172,6 +181,7 @@ class Trainer:
         out = {f"optimiser/{names[i]}/{key}": value for i, entry in entries.items() for key, value in entry.items()}
         if self._critic is not None:
             out |= {f"critic/{name}": value for name, value in self._critic.state().items()}
+        out |= {f"reward/{name}": value for name, value in self._shaper.state().items()}
         return out | {"sampled_by": torch.tensor([self._sampled_by])}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -184,6 +194,7 @@ class Trainer:
         self.optimiser.load_state_dict({"state": entries, "param_groups": self.optimiser.state_dict()["param_groups"]})
         if self._critic is not None:
             self._critic.restore(_under("critic/", state))
+        self._shaper.restore(_under("reward/", state))
         self._sampled_by = int(state["sampled_by"])
 
     def _begin_iteration(self, samples: Sequence[Sample]) -> None:

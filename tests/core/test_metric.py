@@ -17,13 +17,14 @@ EMITTERS = {
     "ratchet/run/gate.py": "first_step_gate",
     "ratchet/run/waiting.py": "take_seconds",
     "ratchet/run/loops.py": "finish_step",
-    "ratchet/run/costs.py": "step_costs",
+    "ratchet/run/costs.py": "sampling_costs",
     "ratchet/train/tally.py": "times",
     "ratchet/train/annotate.py": "correction_metrics",
     "ratchet/train/critic.py": "learn",
     "ratchet/buffer/buffer.py": "finish",
     "ratchet/run/curriculum.py": "metrics",
     "ratchet/run/positives.py": "finish",
+    "ratchet/train/shaping.py": "metrics",
     "ratchet/explore/positives.py": "replay_facts",
 }
 """Functions that make the keys of a row."""

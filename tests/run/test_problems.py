@@ -11,7 +11,8 @@ from builders import group, rollout, tiny_policy, turn
 from runs import Notes, rows, weights
 
 from ratchet.algorithms.table import build_algorithm
-from ratchet.config.schema import AlgorithmSection, RunConfig, TrainSection
+from ratchet.config.learning import AlgorithmSection, TrainSection
+from ratchet.config.schema import RunConfig
 from ratchet.core.errors import ConfigError
 from ratchet.core.rollout import Positive
 from ratchet.run.launch import resume, train
