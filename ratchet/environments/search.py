@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from ratchet.core.errors import ConfigError
-from ratchet.core.protocols import Outcome, PolicyHandle, Spawns
+from ratchet.core.protocols import Outcome, PolicyHandle
 from ratchet.core.rollout import Score
 from ratchet.core.task import Message, Split, Task
 from ratchet.core.tools import ToolCall, ToolSpec
@@ -95,7 +95,6 @@ class WideSearch(BaseModel):
 
     async def run(self, task: Task, policy: PolicyHandle) -> Outcome:
         """Return the outcome of one attempt: F1 over all (word, number) pairs, and the team's terms."""
-        assert isinstance(policy, Spawns), "wide search needs a handle that spawns agents"
         talk = await Team(self.caps, _Desk(self)).play(policy, task.prompt)
         found = self._scored(task, talk.answer if talk.answered else "")
         parts = {

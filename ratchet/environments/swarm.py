@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ratchet.core.protocols import Outcome, PolicyHandle, Spawns
+from ratchet.core.protocols import Outcome, PolicyHandle
 from ratchet.core.rollout import Score
 from ratchet.core.seeds import stream
 from ratchet.core.task import Message, Split, Task
@@ -82,7 +82,7 @@ class Swarm(BaseModel):
     @property
     def characters(self) -> str:
         """Return every single character prompts and demonstrations can hold."""
-        return LABELS + "0123456789?:. "
+        return "".join(sorted(LABELS + "0123456789? "))
 
     def num_tasks(self, split: Split) -> int | None:
         """Return None: tasks are generated without end."""
@@ -94,7 +94,13 @@ class Swarm(BaseModel):
         count = rng.randint(self.documents_min, self.documents_max)
         digit, labels = rng.choice("0123456789"), LABELS[:count]
         answer = rng.choice(labels)
-        extras: dict[str, Any] = {"documents": labels, "digit": digit, "role": "orchestrator"}
+        # What the policy cannot see makes the task: where the digit is, and what the server serves.
+        extras: dict[str, Any] = {
+            "documents": labels,
+            "digit": digit,
+            "role": "orchestrator",
+            "world": rng.getrandbits(32),
+        }
         if rng.random() < self.agent_share:
             label = rng.choice(labels)
             brought = rng.choice((f"{FOUND}{digit}", MISSED, BUSY))
@@ -108,7 +114,6 @@ class Swarm(BaseModel):
         """Return the outcome of one attempt: accuracy, and the two terms that may be paid besides."""
         if task.extras["role"] == "agent":
             return await ask_once(task, policy, self.score)
-        assert isinstance(policy, Spawns), "an orchestrator needs a handle that spawns agents"
         team = Team(self.caps, _Library(self, task), note=self._left, tell=self.tell_tools)
         talk = await team.play(policy, task.prompt)
         accuracy = float(talk.answered and said(talk.answer) == task.answer)

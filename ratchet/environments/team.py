@@ -20,7 +20,7 @@ from typing import Protocol
 
 from pydantic import BaseModel, Field
 
-from ratchet.core.protocols import AgentFailed, PromptTooLong, Reply, Spawns
+from ratchet.core.protocols import AgentFailed, PolicyHandle, PromptTooLong, Reply, Spawns
 from ratchet.core.task import Message
 from ratchet.core.tools import ToolCall, ToolSpec
 from ratchet.rewards.parallel import AgentRun, Ended, Stage, critical_steps, total_steps
@@ -124,14 +124,14 @@ class Team:
         self._caps, self._bench, self._note, self._tell = caps, bench, note, tell
         self._places = asyncio.Semaphore(caps.agents_at_once)
 
-    async def play(self, handle: Spawns, opening: Sequence[Message]) -> Talk:
+    async def play(self, handle: PolicyHandle, opening: Sequence[Message]) -> Talk:
         """Let an orchestrator work until it answers or is out of turns, critical steps or context.
 
         **Raises**: `PromptTooLong` if not even the opening fits; `AgentFailed` if its server does not answer.
         """
         return await self._work(handle, opening, _Bounds(self._caps.turns, 0, self._caps.critical_steps, 0), Talk())
 
-    async def _work(self, handle: Spawns, opening: Sequence[Message], bounds: _Bounds, talk: Talk) -> Talk:
+    async def _work(self, handle: PolicyHandle, opening: Sequence[Message], bounds: _Bounds, talk: Talk) -> Talk:
         messages = list(opening)
         while len(talk.stages) < bounds.turns:
             reply = await self._ask(handle, messages, bounds, talk)
@@ -156,7 +156,7 @@ class Team:
                 messages[-1] = Message(messages[-1].role, messages[-1].content + note)
         return talk
 
-    async def _ask(self, handle: Spawns, messages: list[Message], bounds: _Bounds, talk: Talk) -> Reply | None:
+    async def _ask(self, handle: PolicyHandle, messages: list[Message], bounds: _Bounds, talk: Talk) -> Reply | None:
         """Return the next turn; None if not even shortened results leave room for one."""
         own = (CREATE, ASSIGN) if bounds.depth < self._caps.depth else ()
         tools = (*own, *self._bench.tools) if self._tell else ()
@@ -174,7 +174,7 @@ class Team:
         return None
 
     async def _carry_out(
-        self, handle: Spawns, calls: Sequence[ToolCall], bounds: _Bounds, talk: Talk
+        self, handle: PolicyHandle, calls: Sequence[ToolCall], bounds: _Bounds, talk: Talk
     ) -> tuple[list[Message], Stage]:
         """Carry out the calls of a turn; return a message for each, in their order, and what was launched."""
         most = self._caps.calls_per_turn
@@ -189,7 +189,7 @@ class Team:
         return messages, Stage(tuple(run for _, run in done if run is not None))
 
     def _begun(
-        self, handle: Spawns, call: ToolCall, beside: int, bounds: _Bounds, talk: Talk
+        self, handle: PolicyHandle, call: ToolCall, beside: int, bounds: _Bounds, talk: Talk
     ) -> Awaitable[tuple[str, AgentRun | None]] | str:
         """Return the work of a call, not yet begun, or at once the message that answers it."""
         known = {CREATE.name: CREATE, ASSIGN.name: ASSIGN} if bounds.depth < self._caps.depth else {}
@@ -210,6 +210,7 @@ class Team:
             talk.bad_calls += 1
             return "No critical steps are left for agents. Answer now."
         turns = min(self._caps.agent_turns, left) if bounds.critical_steps else self._caps.agent_turns
+        assert isinstance(handle, Spawns), "agents need a handle that spawns them"
         child, system, prompt = handle.spawn(name), talk.agents[name], str(call.arguments["prompt"])
         inner = _Bounds(turns, self._caps.agent_tokens, 0, bounds.depth + 1)
         return self._assigned(child, name, system, prompt, beside, inner)

@@ -146,7 +146,7 @@ def test_bad_collections_are_refused_with_a_sentence(tmp_path: Path, folder: Pat
         search_of(empty)
     with pytest.raises(ConfigError, match="Widen hits_min and hits_max"):
         search_of(folder, words=9)
-    with pytest.raises(ConfigError, match="hits_min = 7 is above environment.hits_max"):
+    with pytest.raises(ConfigError, match=r"hits_min = 7 is above environment\.hits_max"):
         search_of(folder, hits_min=7)
     with pytest.raises(ConfigError):
         search_of(tmp_path / "missing.jsonl")
