@@ -251,6 +251,38 @@ def selfplay(run: Path, step: int | None, tasks: int, size: int, as_json: bool, 
 
 
 @main.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--format", "form", default="auto", help="Form of the log, such as console or csv; found out unless given."
+)
+@click.option("--framework", default="auto", help="Who wrote it, such as verl or trl; found out unless given.")
+@click.option("--run", default=None, help="Which run, where a file or folder holds several.")
+@click.option("--merge", is_flag=True, help="PATHS are files of one run; else each is a log of its own.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def logs(paths: tuple[Path, ...], form: str, framework: str, run: str | None, merge: bool, as_json: bool) -> None:
+    """Say what is in training logs: PATHS
+
+    Of any framework: printed output, JSON lines, trainer_state.json, TensorBoard, CSV, W&B, trackio, MLflow, or folders
+    with these. Prints form, framework and why, series, what is not recognised, and what was handled. The exit code is 2
+    if a log is no log of reinforcement learning.
+    """
+    import json
+
+    from ratchet.cli.logs import log_text, log_tree
+    from ratchet.logs.read import read_log
+
+    asked = [paths] if merge else [(path,) for path in paths]
+    read = [read_log(some, format=form, framework=framework, run=run, need_reward=False) for some in asked]
+    if as_json:
+        click.echo(json.dumps([log_tree(log) for log in read] if len(read) > 1 else log_tree(read[0]), indent=2))
+    else:
+        click.echo("\n\n\n".join(log_text(log) for log in read))
+    for log in read:
+        if (objection := log.objection()) is not None:
+            raise objection
+
+
+@main.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--metric", "metrics", multiple=True, help="Metric to draw; several are allowed.")
 @click.option(
