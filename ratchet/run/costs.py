@@ -1,4 +1,4 @@
-"""What sampling cost in floating-point operations, from the tokens that really ran."""
+"""What a step cost in floating-point operations, from the tokens that really ran."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ from ratchet.core.rollout import Group, Turn
 from ratchet.core.shape import ModelShape
 
 
-def sampling_costs(shape: ModelShape, groups: Sequence[Group], frozen: ModelShape | None = None) -> dict[str, float]:
-    """Return ``flops/generate``, ``flops/agents`` and ``rollouts`` of groups.
+def step_costs(
+    shape: ModelShape, groups: Sequence[Group], frozen: ModelShape | None = None, *, train_flops: int = 0
+) -> dict[str, float]:
+    """Return ``flops/generate``, ``flops/agents`` and ``rollouts`` of groups, and ``flops/train`` as it is given.
 
     A prompt that attempts at one task share runs once. Agents are counted with their own model's shape `frozen`; those
     of a server, whose tokens and weights are not known, cost nothing here.
@@ -21,7 +23,11 @@ def sampling_costs(shape: ModelShape, groups: Sequence[Group], frozen: ModelShap
         ours += _forward(shape, (u for t in trajectories if t.trainable for u in t.turns))
         if frozen is not None:
             generated += _forward(frozen, (u for t in trajectories if not t.trainable for u in t.turns))
-    costs = {"flops/generate": float(ours), "rollouts": float(sum(map(len, asked)))}
+    costs = {
+        "flops/generate": float(ours),
+        "flops/train": float(train_flops),
+        "rollouts": float(sum(map(len, asked))),
+    }
     return costs | ({"flops/agents": float(generated)} if generated else {})
 
 

@@ -12,7 +12,7 @@ from ratchet.core.errors import RunError
 from ratchet.core.rollout import Group, Positive
 from ratchet.explore.measure import explore_metrics
 from ratchet.run.checkpoint import checkpoint_path, prune, write_checkpoint
-from ratchet.run.costs import sampling_costs
+from ratchet.run.costs import step_costs
 from ratchet.run.evaluate import evaluate
 from ratchet.run.gate import check_versions, first_step_gate
 from ratchet.run.machine import resident_bytes
@@ -76,7 +76,7 @@ async def finish_step(p: Parts, k: int, taken: Taken, explored_s: float) -> Mapp
     fingerprint = p.policy.fingerprint()
     p.fingerprints[k + 1] = fingerprint
     trained_s = time.perf_counter() - started
-    costs = sampling_costs(p.policy.shape, asked, p.frozen.shape) | {"flops/train": float(report.flops)}
+    costs = step_costs(p.policy.shape, asked, p.frozen.shape, train_flops=report.flops)
     costs |= p.curriculum.costs(k)
     totals = dict(p.state.totals)
     for name, value in {**costs, "seconds": explored_s + trained_s}.items():
@@ -118,7 +118,7 @@ async def prepare(p: Parts, k: int) -> None:
         return [group async for group in explorer.groups(step, 0, len(problems), attempts)]
 
     def flops(groups: Sequence[Group]) -> float:
-        found = sampling_costs(p.policy.shape, groups, p.frozen.shape)
+        found = step_costs(p.policy.shape, groups, p.frozen.shape)
         return found["flops/generate"] + found.get("flops/agents", 0.0)
 
     await p.curriculum.prepare(k, p.schedule.version_for(k), play, flops)

@@ -17,7 +17,7 @@ EMITTERS = {
     "ratchet/run/gate.py": "first_step_gate",
     "ratchet/run/waiting.py": "take_seconds",
     "ratchet/run/loops.py": "finish_step",
-    "ratchet/run/costs.py": "sampling_costs",
+    "ratchet/run/costs.py": "step_costs",
     "ratchet/train/tally.py": "times",
     "ratchet/train/annotate.py": "correction_metrics",
     "ratchet/train/critic.py": "learn",
@@ -67,7 +67,7 @@ def keys_of(path: str) -> set[str]:
 
 def emitted() -> set[str]:
     """Return every key a row can have; where a part is computed, with an example in its place."""
-    costs = keys_of("ratchet/run/costs.py")
+    costs = keys_of("ratchet/run/costs.py") | {"flops/curriculum", "rollouts/tried"}
     names: set[str] = set()
     for path in EMITTERS:
         if path != "ratchet/run/costs.py":

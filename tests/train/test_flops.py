@@ -12,7 +12,7 @@ from ratchet.config.learning import AlgorithmSection, TrainSection
 from ratchet.core.shape import ModelShape
 from ratchet.policy.policy import Policy
 from ratchet.policy.shape import shape_from_hf
-from ratchet.run.costs import sampling_costs
+from ratchet.run.costs import step_costs
 from ratchet.train.experience import flatten
 from ratchet.train.packing import packed
 from ratchet.train.trainer import Trainer
@@ -107,4 +107,4 @@ def test_a_prompt_that_attempts_share_is_sampled_from_once() -> None:
     prompt = len(turns[0].prompt)
     by_hand = forward(shape, prompt, [len(t.output) for t in turns])
     by_hand += shape.forward_flops(0, 0, sum(len(t.output) for t in turns))
-    assert sampling_costs(shape, groups)["flops/generate"] == by_hand
+    assert step_costs(shape, groups)["flops/generate"] == by_hand
