@@ -34,7 +34,7 @@ STRETCH_STEPS = 5
 """Least steps of a part."""
 FULL_TURN = 0.05
 """Share of the whole range that a part must move to count as rising or falling."""
-ROUND_VALUES = 8
+ROUND_VALUES = 10
 """About how many values a table shows."""
 
 
@@ -98,15 +98,17 @@ def level(series: Series, last: int) -> Band:
 
 
 def slope(series: Series) -> Band | None:
-    """Return the Theil-Sen slope a step with its 95 % interval, from means of at most 200 equal stretches.
+    """Return the Theil-Sen slope a step with its 95 % interval, from means over blocks of steps; None for short series.
 
-    Source: Sen 1968; `scipy.stats.theilslopes`. None for short series.
+    The interval takes its points for independent, which steps are not: means over blocks are nearly so.
+    Source: Sen 1968; `scipy.stats.theilslopes`.
     """
     from scipy.stats import theilslopes
 
-    steps, values = binned(series, 200)
-    if len(values) < LEAST:
+    n = len(series.values)
+    if n < LEAST:
         return None
+    steps, values = binned(series, max(LEAST, min(200, n // block_length(n))))
     found = theilslopes(values, steps)
     return Band(float(found[0]), float(found[2]), float(found[3]))
 

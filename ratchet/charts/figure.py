@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ratchet.charts.axes import Axis, axis_named
-from ratchet.charts.canvas import Curve, Drawing, Event, Line, Panel, Phase, write_drawing
+from ratchet.charts.canvas import Drawing, Event, Line, Panel, Phase, write_drawing
 from ratchet.charts.happened import events_of, kinds_named, phases_of
 from ratchet.charts.labels import styles
 from ratchet.charts.lines import Drawn, groups_of, several, single
@@ -103,17 +103,18 @@ def drawing_of(sources: Sequence[Source], look: Look) -> Drawing:
     labels = list(dict.fromkeys(s.label for s in sources))
     colours = styles({s.label: s.algorithm for s in sources}) if len(labels) > 1 else {}
     plans = _unfolded(preset.panels) if len(labels) > 1 else preset.panels
-    panels, told = list[Panel](), list[str]()
+    panels, told, made = list[Panel](), list[str](), list[Drawn]()
     for setting, groups in grid.items():
         for plan in plans:
-            panel, sentences = _panel(plan, groups, axis, colours, look)
+            panel, drawn = _panel(plan, groups, axis, colours, look)
             where = f"{setting}: " if len(grid) > 1 else ""
             panels.append(_titled(panel, plan, preset, setting, groups))
-            told += [f"{where}{sentence}" for sentence in sentences]
+            told += [f"{where}{line.told}" for line in drawn]
+            made += drawn
     events, phases, behind = _behind(sources, plans, axis, look)
     top = _top(sources, axis) if preset.tops_steps else ()
     panels = [replace(p, phases=phases, top=top, top_label="Step" if top else "") for p in panels]
-    caption = " ".join([*_progress(sources), *said, *_once(told), *behind])
+    caption = " ".join([*_progress(sources), *said, *dict.fromkeys(told), *_notes(made), *behind])
     columns = len(plans) if len(grid) > 1 else min(preset.columns, len(panels))
     inches = {"panel_inches": GRID_INCHES} if columns > 2 else {}
     drawing = Drawing(_title(sources, plans), caption, panels, events, columns, show_legend=len(labels) > 1)
@@ -132,11 +133,6 @@ def signals(source: Source) -> list[str]:
 def file_name(text: str) -> str:
     """Return a text as the name of a file."""
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in text) or "figure"
-
-
-def grid_by_config(sources: Sequence[Source]) -> list[Source]:
-    """Return runs of ours labelled by method and setting, so that a figure pools seeds and has a row per setting."""
-    return by_config(sources)
 
 
 def _preset(sources: Sequence[Source], look: Look) -> Preset:
@@ -179,43 +175,39 @@ def _panel(
     axis: Axis,
     colours: Mapping[str, tuple[str, str]],
     look: Look,
-) -> tuple[Panel, list[str]]:
+) -> tuple[Panel, list[Drawn]]:
     choice = chosen(plan.left, [s for group in groups.values() for s in group])
-    lines, told, names = list[Line | Curve](), list[str](), list[str]()
-    x_labels = list[str]()
+    found = list[Drawn]()
     for label, group in groups.items():
         stripe = plan.left
         if label in colours:
             stripe = replace(stripe, colour=colours[label][0], marker=colours[label][1] if stripe.marker else "")
             stripe = replace(stripe, raw_colour=stripe.colour if stripe.raw_colour else "")
         who = f" of {label}" if len(groups) > 1 else ""
-        made = _drawn(choice, stripe, group, axis, look, who)
-        lines += [made.line] if made.line is not None else []
-        told += made.told
-        names += [made.name] if made.name else []
-        x_labels += [made.x_label]
+        found.append(_drawn(choice, stripe, group, axis, look, who))
     right = right_label = None
     if plan.right is not None:
         (group,) = groups.values()
         other = chosen(plan.right, group)
-        made = _drawn(other, plan.right, group, axis, look, "")
-        told += made.told
-        right, right_label = made.line, _y_label(other, made.name)
-    name = names[0] if names else choice.metric
+        beside = _drawn(other, plan.right, group, axis, look, "")
+        right, right_label = beside.line, _y_label(other, beside.name or other.metric)
+        found.append(beside)
+    left = found[: len(groups)]
+    name = next((d.name for d in left if d.name), choice.metric)
     return (
         Panel(
             choice.shown_title,
-            plan.x_label if plan.x_label and not axis.spent else x_labels[0],
+            plan.x_label if plan.x_label and not axis.spent else left[0].x_label,
             _y_label(choice, name),
-            lines,
-            told[0] if told else "",
+            [d.line for d in left if d.line is not None],
+            left[0].told,
             counts_x=not axis.spent,
             log_x="x" in look.logs,
             log_y="y" in look.logs,
             right=right if isinstance(right, Line) else None,
             right_label=right_label or "",
         ),
-        told,
+        found,
     )
 
 
@@ -321,5 +313,14 @@ def _title(sources: Sequence[Source], plans: Sequence[PanelPlan]) -> str:
     return f"{shown}: {', '.join(labels)}"
 
 
-def _once(sentences: Sequence[str]) -> list[str]:
-    return list(dict.fromkeys(sentences))
+def _notes(lines: Sequence[Drawn]) -> list[str]:
+    """Return how lines were made: once what holds for all of them, else with the names of those for which it holds."""
+    holds: dict[str, list[str]] = {}
+    drawn = [line for line in lines if line.line is not None]
+    for line in drawn:
+        for note in line.notes:
+            holds.setdefault(note, []).append(line.told.partition(":")[0])
+    return [
+        note if len(names) == len(drawn) else f"{', '.join(dict.fromkeys(names))}: {note}"
+        for note, names in holds.items()
+    ]

@@ -106,10 +106,7 @@ def _stages(source: Source) -> list[tuple[str, int, int, str]]:
     if span is None or not cuts:
         return []
     edges = [span[0], *[c for c in cuts if c > span[0]], span[1]]
-    return [
-        (f"stage {i + 1}", first, last, STAGES[i % len(STAGES)])
-        for i, (first, last) in enumerate(pairwise(edges))
-    ]
+    return [(f"stage {i + 1}", first, last, STAGES[i % len(STAGES)]) for i, (first, last) in enumerate(pairwise(edges))]
 
 
 def _before(places: Places, step: int) -> float:

@@ -25,7 +25,10 @@ class Drawn:
     """A line, or why there is none."""
 
     line: Line | Curve | None
-    told: list[str]
+    told: str
+    """What it shows, as a sentence."""
+    notes: tuple[str, ...]
+    """How it was made; many lines share them."""
     name: str
     """The metric that is drawn, which may be a stand-in; empty for none."""
     x_label: str
@@ -46,18 +49,19 @@ def single(choice: Choice, stripe: Stripe, source: Source, axis: Axis, who: str,
     series = source.nearest(choice.metric)
     if series is None:
         absent = f"{choice.metric}{who or ' was not recorded in this run'}{': not recorded' if who else ''}."
-        return Drawn(None, [absent], "", places.label)
+        return Drawn(None, absent, (), "", places.label)
     if not series.values:
-        return Drawn(None, [f"{series.name}{who} has no finite value in {series.num_missing} steps."], "", places.label)
+        empty = f"{series.name}{who} has no finite value in {series.num_missing} steps."
+        return Drawn(None, empty, (), "", places.label)
     series = replace(series, values=tuple(choice.factor * v for v in series.values))
     make = stroke if not stripe.raw_colour else trend
     x = source.place(places, series)
     made = make(x, series.values, logarithmic=True) if logarithmic and make is stroke else make(x, series.values)
-    told = " ".join([told_series(_name(choice, series.name) + who, unit_of(series.name, choice), series), *made.told])
+    told = told_series(_name(choice, series.name) + who, unit_of(series.name, choice), series)
     if not made.x:
-        return Drawn(None, [told], "", places.label)
+        return Drawn(None, " ".join([told, *made.told]), (), "", places.label)
     line = Line(source.label, made.x, made.y, stripe.colour, stripe.marker, made.raw_x, made.raw_y, stripe.raw_colour)
-    return Drawn(line, [told], series.name, places.label)
+    return Drawn(line, told, made.told, series.name, places.label)
 
 
 def several(choice: Choice, stripe: Stripe, group: Sequence[Source], axis: Axis, who: str) -> Drawn:
@@ -65,7 +69,7 @@ def several(choice: Choice, stripe: Stripe, group: Sequence[Source], axis: Axis,
     found = [(s, series) for s in group if (series := s.nearest(choice.metric)) is not None and series.values]
     x_label = next(p.label for s in group if (p := s.places(axis)) is not None)
     if not found:
-        return Drawn(None, [f"{choice.metric}{who}: not recorded."], "", x_label)
+        return Drawn(None, f"{choice.metric}{who}: not recorded.", (), "", x_label)
     raw, at = list[dict[int, float]](), list[Mapping[int, float]]()
     for source, series in found:
         places = source.places(axis)
@@ -81,7 +85,11 @@ def several(choice: Choice, stripe: Stripe, group: Sequence[Source], axis: Axis,
     assert made is not None, "there are values"
     line = Curve(group[0].label, made.x, made.smooth, stripe.colour, stripe.marker, _raw(made, window), made.bands)
     name = found[0][1].name
-    return Drawn(line, [_told_seeds(choice, name, who, mean, (len(found), len(group)), window, every)], name, x_label)
+    series = Series(name, tuple(mean), tuple(mean.values()), 0)
+    told = told_series(f"{_name(choice, name)}{who}, mean of {len(found)} seeds", unit_of(name, choice), series)
+    if len(found) < len(group):
+        told += f" {len(group) - len(found)} of {len(group)} did not record it."
+    return Drawn(line, told, _seed_notes(len(found), window, every), name, x_label)
 
 
 def told_series(name: str, unit: str, series: Series) -> str:
@@ -110,23 +118,17 @@ def unit_of(metric: str, choice: Choice | None = None) -> str:
     return found.unit if found is not None and (choice is None or choice.factor == 1) else ""
 
 
-def _told_seeds(
-    choice: Choice, name: str, who: str, mean: Mapping[int, float], counts: tuple[int, int], window: int, every: int
-) -> str:
-    """Return the sentence of a mean over seeds."""
-    recorded, asked = counts
-    series = Series(name, tuple(mean), tuple(mean.values()), 0)
-    text = told_series(f"{_name(choice, name)}{who}, mean of {recorded} seeds", unit_of(name, choice), series)
-    if recorded < asked:
-        text += f" {asked - recorded} of {asked} did not record it."
-    if recorded > 1:
-        span = "; with 2 or 3 seeds that is the span from the lowest to the highest" if recorded < 4 else ""
-        text += f" Band: 95 % percentile bootstrap of that mean over whole seeds{span}."
+def _seed_notes(count: int, window: int, every: int) -> tuple[str, ...]:
+    """Say how a mean over seeds and its band were made."""
+    notes = []
+    if count > 1:
+        span = "; with 2 or 3 seeds that is the span from the lowest to the highest" if count < 4 else ""
+        notes.append(f"Band: 95 % percentile bootstrap of the mean over whole seeds{span}.")
     if every > 1:
-        text += f" Drawn are means over stretches of {every} steps."
+        notes.append(f"Drawn are means over stretches of {every} steps.")
     elif window > 1:
-        text += f" Line: centred mean of {window} steps; faint: single steps."
-    return text
+        notes.append(f"Line: centred mean of {window} steps; faint: single steps.")
+    return tuple(notes)
 
 
 def _raw(made: Pooled, window: int) -> list[float]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ratchet.charts.analysis import change, is_clear
+from ratchet.charts.analysis import change, is_clear, slope
 from ratchet.charts.document import code
 from ratchet.charts.relations import Relation, relation, strength
 from ratchet.charts.series import Series, move
@@ -16,7 +16,7 @@ from ratchet.charts.source import Source
 from ratchet.charts.story import series_named, signed, span, trend_sentence, valued
 
 REWARD, LENGTH = "reward/mean", "len/response/mean"
-PARTNERS = (LENGTH, "entropy", "kl/ref", "clip/frac", "opt/grad_norm", "reward/parts/*", "env/parallelism")
+PARTNERS = (LENGTH, "entropy", "kl/ref", "clip/frac", "opt/grad_norm", "env/parallelism")
 """What the reward is held against."""
 MOST_PAIRS = 6
 ADDS_UP = 0.02
@@ -62,12 +62,11 @@ def relation_sentences(r: Relation) -> Iterator[str]:
             if abs(v.value) >= 0.4
             else ": the band includes 0, so nothing is shown to join them"
         )
-    elif v.value * p.value < 0:
-        said += (
-            ": over the run they go the other way than from step to step, so the trend is not one's pull on the other"
-        )
     else:
-        said += f": also from step to step they go together ({strength(p.value)}), which is no proof of a cause"
+        ways = "the same way" if p.value > 0 else "opposite ways"
+        said += f": from step to step they move {ways} ({strength(p.value)}), which is no proof of a cause"
+        if v.value * p.value < 0 and strength(v.value) != "none":
+            said += "; over the run it is the other way round, so the trend is not one's pull on the other"
     yield f"{said}."
     if r.lead is not None:
         first, second = (one, other) if r.lead.steps > 0 else (other, one)
@@ -102,7 +101,13 @@ def interpretation(source: Source, found: Sequence[Relation]) -> list[str]:
 def _learning(source: Source, reward: Series) -> Iterator[str]:
     name, steps, m = code(reward.name), span(reward.steps), move(reward)
     if not is_clear(reward):
-        yield f"No learning is shown: {name} moves inside its noise over {steps}."
+        yield f"No learning is shown: {name} ends where it began, within its noise ({steps})."
+        lean = slope(reward)
+        if lean is not None and lean.is_clear:
+            yield (
+                f"Between its ends {name} leans {'up' if lean.value > 0 else 'down'} all the same (Theil-Sen, {steps}): "
+                "more steps would tell."
+            )
     elif m.difference > 0:
         yield f"It learned: {name} rose by more than its noise over {steps} ({signed(reward.name, m.difference)})."
     else:
@@ -162,7 +167,7 @@ def _with_policy(source: Source, reward: Series) -> list[str]:
         m = move(kl)
         said.append(
             f"{code(kl.name)} moved by {signed(kl.name, m.difference)} ({span(kl.steps)}) while {code(reward.name)} "
-            "did not: the policy changes without earning more, as with a learning rate or a signal that is mostly noise."
+            "did not: the policy changes without earning more, as with a signal that is mostly noise."
         )
     return said
 

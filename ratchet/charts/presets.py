@@ -123,7 +123,7 @@ SWARM = Preset(
         PanelPlan(
             Stripe(
                 (
-                    Choice("env/parallelism", "Average Parallelism", "Agents per Launching Stage"),
+                    Choice("env/parallelism", "Average Parallelism", "Agents per Stage"),
                     Choice("agents/spawned", "Agents Launched", "Agents per Step"),
                     Choice("len/response/mean", "Response Length", "Response Length (tokens)"),
                 ),

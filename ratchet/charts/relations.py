@@ -30,7 +30,7 @@ BEYOND = 1.25
 """A lead must be so many times stronger than no lead, or the two are called simultaneous."""
 LONGEST_LEAD = 0.1
 """Share of the run up to which one may lead the other."""
-WORDS = ((0.2, "no"), (0.4, "weak"), (0.7, "moderate"), (2.0, "strong"))
+WORDS = ((0.2, "none"), (0.4, "weak"), (0.7, "moderate"), (2.0, "strong"))
 """Strength of a correlation, up to an absolute value (after Cohen's and Evans's tables, rounded)."""
 
 

@@ -77,7 +77,13 @@ class Source:
         if self.store is not None:
             return str(self.store.config_tree().get("algorithm", {}).get("name", ""))
         plain = self.label.lower()
-        return next((key for key, known in PUBLISHED.items() if plain in (key, known.title.lower())), "")
+        fitting = [
+            (len(name), key)
+            for key, known in PUBLISHED.items()
+            for name in (key, known.title.lower())
+            if plain == name or plain.startswith((f"{name}-", f"{name} ", f"{name},"))
+        ]
+        return max(fitting, default=(0, ""))[1]
 
     def names(self) -> list[str]:
         """Return the names of all series."""

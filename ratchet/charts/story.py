@@ -152,11 +152,13 @@ def trend_sentence(series: Series) -> str:
     )
     if m.highest[1] == m.lowest[1]:
         return f"{name} is {valued(series.name, m.start)} throughout ({span(series.steps)})."
+    if max(map(abs, series.values)) < ROUNDING:
+        return f"{name} is 0 throughout, up to rounding ({span(series.steps)})."
     band = change(series)
     if band is None:
         return f"{ends}; {len(series.values)} values are too few to tell a change from noise (least: {LEAST})."
     said = f"{ends}, change {_banded(series.name, band)}"
-    said += "." if band.is_clear and m.is_clear else ": **inside the noise**, so no change is shown."
+    said += "." if band.is_clear and m.is_clear else ": **inside the noise**, so no change from start to end is shown."
     stretches = [s for s in phases(series) if s.direction != FLAT]
     if stretches:
         told = "; ".join(_stretch(series.name, s) for s in stretches[:MOST_STRETCHES])

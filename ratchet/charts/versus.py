@@ -157,8 +157,8 @@ def _parting(best: Standing, other: Standing, remarks: Mapping[str, Sequence[Rem
     names = f"{plain(best.label)} and {plain(other.label)}"
     if step is None:
         yield (
-            f"{names} do not part in {code(best.curve.name)}: the gap stays inside the noise of both, or they share too "
-            "few steps."
+            f"{names} do not part in {code(best.curve.name)}: the gap stays inside the noise of both, or they share "
+            "too few steps."
         )
         return
     common = sorted(set(best.curve.steps) & set(other.curve.steps))
@@ -181,7 +181,10 @@ def _parting(best: Standing, other: Standing, remarks: Mapping[str, Sequence[Rem
     earlier = sorted((at, name) for name in ELSEWHERE if (at := _parts(best, other, name)) is not None and at < step)
     if earlier:
         at, name = earlier[0]
-        yield f"No finding stands near step {step}. {code(name)} parted before the reward, at step {at}: look there first."
+        yield (
+                f"No finding stands near step {step}. {code(name)} parted before the reward, at step {at}: look there "
+                "first."
+            )
     else:
         yield f"No finding stands near step {step}, and none of {', '.join(map(code, ELSEWHERE))} parted earlier."
 

@@ -22,7 +22,9 @@ import click
     "unless given.",
 )
 @click.option("--phases", default="", help="Colour stretches behind the curves: trend or curriculum.")
-@click.option("--seeds", is_flag=True, help="Pool runs of ours by their configs: a curve per method, a row per setting.")
+@click.option(
+    "--seeds", is_flag=True, help="Pool runs of ours by their configs: a curve per method, a row per setting."
+)
 @click.option("--format", "form", default="auto", help="Form of the logs; found out unless given.")
 @click.option("--framework", default="auto", help="Who wrote the logs; found out unless given.")
 @click.option("--run", default=None, help="Which run, where a log holds several.")
