@@ -34,6 +34,8 @@ STRETCH_STEPS = 5
 """Least steps of a part."""
 FULL_TURN = 0.05
 """Share of the whole range that a part must move to count as rising or falling."""
+ENDS_OF = 2
+"""Steps whose mean is called the start, or the end, of a stretch."""
 ROUND_VALUES = 10
 """About how many values a table shows."""
 
@@ -82,6 +84,30 @@ def is_clear(series: Series) -> bool:
     """Return whether a series moved by more than its noise explains, by the standard error and by the bootstrap."""
     band = change(series)
     return band is not None and band.is_clear and move(series).is_clear
+
+
+def lost(series: Series) -> Stretch | None:
+    """Return from where to where a series fell from the best it held for five steps, if it ends clearly below that.
+
+    Between the best window's last step and the first of the last ones: by more than twice `CLEAR` standard errors,
+    since the best of many windows is high by luck too.
+    """
+    values, m = series.values, move(series)
+    if len(values) < 4 * END_STEPS:
+        return None
+    n = m.num_steps
+    means = smoothed_windows(values, n)
+    top = max(range(len(means)), key=means.__getitem__)
+    if means[top] - m.end <= 2 * CLEAR * m.standard_error:
+        return None
+    return Stretch(FALLING, series.steps[top], series.steps[-1], means[top], m.end)
+
+
+def smoothed_windows(values: Sequence[float], n: int) -> list[float]:
+    """Return the mean of every n values that follow each other."""
+    import numpy as np
+
+    return [float(v) for v in np.convolve(np.asarray(values, dtype=float), np.full(n, 1 / n), mode="valid")]
 
 
 def level(series: Series, last: int) -> Band:
@@ -138,7 +164,7 @@ def phases(series: Series) -> list[Stretch]:
         error = sigma * math.sqrt(12 / len(x))  # of a fitted line's rise from end to end
         clear = abs(moved) > max(ROUNDING, CLEAR * error, FULL_TURN * whole)
         direction = FLAT if not clear else RISING if moved > 0 else FALLING
-        start, end = float(line[1] - moved / 2), float(line[1] + moved / 2)
+        start, end = float(np.mean(values[a : a + ENDS_OF])), float(np.mean(values[b - ENDS_OF : b]))
         if found and found[-1].direction == direction:
             found[-1] = Stretch(direction, found[-1].first, steps[b - 1], found[-1].start, end)
         else:

@@ -34,7 +34,7 @@ TOP_INCHES = 0.3
 DASHES = (0, (4, 2))
 """Of earlier records."""
 ROW_GAP, COLUMN_GAP = 0.09, 0.07
-"""Inches around panels of curves, more than otherwise: rows are settings, and there may be four columns."""
+"""Inches around panels that stand beside or above each other, so that a label is not taken for its neighbour's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ def make_figure(drawing: Drawing) -> Figure:
         handles |= draw_panel(axes, panel, drawing.events, named=drawing.show_legend)
     for axes in list(grid.flat)[len(drawing.panels) :]:
         axes.remove()
-    if any(isinstance(line, Curve) for panel in drawing.panels for line in panel.lines):
+    if columns > 1 or rows > 1:
         figure.align_ylabels()
         figure.set_layout_engine("constrained", w_pad=COLUMN_GAP, h_pad=ROW_GAP if rows > 1 else None)
     handles = _recorded_last(handles, drawing.panels)

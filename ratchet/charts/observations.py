@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ratchet.charts.analysis import change, is_clear, slope
+from ratchet.charts.analysis import FALLING, FLAT, change, is_clear, lost, phases, slope
 from ratchet.charts.document import code
 from ratchet.charts.relations import Relation, relation, strength
 from ratchet.charts.series import Series, move
@@ -18,6 +18,8 @@ from ratchet.charts.story import series_named, signed, span, trend_sentence, val
 REWARD, LENGTH = "reward/mean", "len/response/mean"
 PARTNERS = (LENGTH, "entropy", "kl/ref", "clip/frac", "opt/grad_norm", "env/parallelism")
 """What the reward is held against."""
+WITH_FALL = ("reward/parts/*", *PARTNERS, "kl/old", "len/truncated_frac", "signal/zero_groups_frac")
+"""What may fall or rise together with a fall of the reward."""
 MOST_PAIRS = 6
 ADDS_UP = 0.02
 """Share of the reward's range by which parts may miss it and still be called its sum."""
@@ -74,7 +76,7 @@ def relation_sentences(r: Relation) -> Iterator[str]:
             f"{first} goes {abs(r.lead.steps)} steps before {second} ({steps}): correlation {r.lead.correlation:+.2f} "
             f"at that lag, where chance gives up to {r.lead.doubt:.2f}. What goes before need not be the cause."
         )
-    for apart in r.apart:
+    for apart in r.apart if r.other.startswith("len/") else ():
         yield (
             f"**They part** over steps {apart.first} to {apart.last}: {code(apart.rising)} rises while "
             f"{code(apart.falling)} falls, both by more than their noise."
@@ -100,12 +102,19 @@ def interpretation(source: Source, found: Sequence[Relation]) -> list[str]:
 
 def _learning(source: Source, reward: Series) -> Iterator[str]:
     name, steps, m = code(reward.name), span(reward.steps), move(reward)
-    if not is_clear(reward):
+    if (gone := lost(reward)) is not None:
+        yield (
+            f"What it had learned it lost: {name} held {valued(reward.name, gone.start)} from step {gone.first} on "
+            f"and ends at {valued(reward.name, gone.end)} (steps {gone.first} to {gone.last}). An earlier checkpoint is "
+            "the better one."
+        )
+        yield from _fall(source, reward, gone.first)
+    elif not is_clear(reward):
         yield f"No learning is shown: {name} ends where it began, within its noise ({steps})."
         lean = slope(reward)
         if lean is not None and lean.is_clear:
             yield (
-                f"Between its ends {name} leans {'up' if lean.value > 0 else 'down'} all the same (Theil-Sen, {steps}): "
+                f"Between its ends {name} leans {'up' if lean.value > 0 else 'down'} yet (Theil-Sen, {steps}); "
                 "more steps would tell."
             )
     elif m.difference > 0:
@@ -126,9 +135,24 @@ def _learning(source: Source, reward: Series) -> Iterator[str]:
             )
 
 
+def _fall(source: Source, reward: Series, top: int) -> Iterator[str]:
+    """Say in which steps a reward fell, and what else moved by more than its noise in just those."""
+    falls = [s for s in phases(reward) if s.direction == FALLING and s.last > top]
+    if not falls:
+        yield f"The fall of {code(reward.name)} after step {top} is spread: no part of it alone exceeds the noise."
+        return
+    worst = min(falls, key=lambda s: s.end - s.start)
+    moved = []
+    for series in series_named(source, WITH_FALL):
+        here = [s for s in phases(series) if s.direction != FLAT and s.first < worst.last and s.last > worst.first]
+        moved += [f"{code(series.name)} {s.direction} (steps {s.first} to {s.last})" for s in here[:1]]
+    beside = f"Beside it: {', '.join(moved)}." if moved else "None of the other usual series moved clearly then."
+    yield f"{code(reward.name)} falls over steps {worst.first} to {worst.last}. {beside}"
+
+
 def _with_length(source: Source, reward: Series, found: Sequence[Relation]) -> list[str]:
     length = source.nearest(LENGTH)
-    if length is None or not length.values or not is_clear(reward):
+    if length is None or not length.values or not is_clear(reward) or lost(reward) is not None:
         return []
     up, m = move(reward).difference > 0, move(length)
     names = f"{code(reward.name)} and {code(length.name)} ({span(length.steps)})"

@@ -6,10 +6,9 @@ Every sentence names its metric and the steps it is about. A move that noise can
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Sequence
 
-from ratchet.charts.analysis import FLAT, LEAST, Band, Stretch, change, phases, round_values, slope
+from ratchet.charts.analysis import FLAT, LEAST, Band, Stretch, change, lost, phases, round_values, slope
 from ratchet.charts.document import Grid, Items, Section, Text, code, plain
 from ratchet.charts.series import CLEAR, END_STEPS, ROUNDING, Move, Series, move
 from ratchet.charts.source import Source
@@ -91,16 +90,13 @@ def fallen(moves: Sequence[tuple[Series, Move]]) -> list[str]:
     """Name rewards that end clearly below the best they held for some steps: a late collapse, or a plateau overrun."""
     said = []
     for series, m in moves:
-        if not series.name.startswith("reward/") or len(series.values) < 4 * END_STEPS:
-            continue
-        n, values = m.num_steps, series.values
-        means = [statistics.fmean(values[i : i + n]) for i in range(len(values) - n + 1)]
-        top = max(range(len(means)), key=means.__getitem__)
-        # The best of many windows is high by luck too: ask for twice the margin.
-        if means[top] - m.end > 2 * CLEAR * m.standard_error:
+        gone = lost(series) if series.name.startswith("reward/") else None
+        if gone is not None:
+            at = series.steps.index(gone.first)
             said.append(
-                f"**{code(series.name)} fell back**: {number(means[top])} over {span(series.steps[top : top + n])}, "
-                f"{number(m.end)} at the end ({number(m.end - means[top])})."
+                f"**{code(series.name)} fell back**: {number(gone.start)} over "
+                f"{span(series.steps[at : at + m.num_steps])}, {number(gone.end)} at the end "
+                f"({number(gone.end - gone.start)})."
             )
     return said
 

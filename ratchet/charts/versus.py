@@ -182,9 +182,9 @@ def _parting(best: Standing, other: Standing, remarks: Mapping[str, Sequence[Rem
     if earlier:
         at, name = earlier[0]
         yield (
-                f"No finding stands near step {step}. {code(name)} parted before the reward, at step {at}: look there "
-                "first."
-            )
+            f"No finding stands near step {step}. {code(name)} parted before the reward, at step {at}: look there "
+            "first."
+        )
     else:
         yield f"No finding stands near step {step}, and none of {', '.join(map(code, ELSEWHERE))} parted earlier."
 
