@@ -66,6 +66,38 @@ class Stretch:
 
 
 def change(series: Series) -> Band | None:
+    """Return last minus first values (means of five steps) with a block-bootstrap band; None for short series.
+
+    The band is that of the difference between two stretches of five residuals, drawn anywhere.
+    """
+    import numpy as np
+
+    if len(series.values) < LEAST:
+        return None
+    m, left = move(series), residuals(series.values)
+    starts = np.random.default_rng(0).integers(len(left), size=(2, RESAMPLES))
+    means = left[(starts[:, :, None] + np.arange(m.num_steps)) % len(left)].mean(axis=2)
+    low, high = np.percentile(means[1] - means[0], TAILS)
+    return Band(m.difference, m.difference + float(low), m.difference + float(high))
+
+
+def is_clear(self) -> bool:
+    """Whether the interval leaves out 0."""
+    return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Steps over which a series went one way."""
+
+    direction: str
+    first: int
+    last: int
+    start: float
+    end: float
+
+
+def change(series: Series) -> Band | None:
     """Return last minus first values (means of five steps) with a block-bootstrap band; None for short series."""
     import numpy as np
 
@@ -219,7 +251,7 @@ def residuals(values: Sequence[float] | Numbers) -> Numbers:
 
 def block_length(n: int) -> int:
     """Return how many neighbours stay together: twice the cube root of n, the order that Künsch's variance asks for."""
-    return max(1, min(n, round(2 * n ** (1 / 3))))
+    return max(1, min(n, round(2 * math.cbrt(n))))
 
 
 def resampled(values: Numbers, times: int = RESAMPLES) -> Numbers:
@@ -246,5 +278,5 @@ def _round_distance(least: float) -> int:
     while True:
         for factor in (1, 2, 5):
             if factor * power >= least:
-                return factor * power
+                return int(factor * power)
         power *= 10

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.sax.saxutils import escape
 
 from ratchet.core.errors import RunError
 
@@ -216,4 +216,4 @@ def _described(svg: str, caption: str) -> str:
     """Return an SVG whose title is followed by a description, where screen readers look for it."""
     mark = "</title>"
     assert mark in svg, "the SVG was written with a title"
-    return svg.replace(mark, f"{mark}\n <desc>{escape(caption)}</desc>", 1)
+    return svg.replace(mark, f"{mark}\n <desc>{escape(caption, quote=False)}</desc>", 1)

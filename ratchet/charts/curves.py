@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 from ratchet.charts.axes import Axis
-from ratchet.charts.grouping import Run
 from ratchet.charts.series import metric_series, smoothed, smoothing_window
 from ratchet.charts.statistics import as_array, bootstrap_band, mean_curve
 from ratchet.store.run_store import RunStore
+
+if TYPE_CHECKING:
+    from ratchet.charts.grouping import Run
 
 MOST_DECADES = 2
 """A panel spanning more than so many powers of ten has a logarithmic axis."""

@@ -123,7 +123,7 @@ def drawing_of(sources: Sequence[Source], look: Look) -> Drawing:
 
 def signals(source: Source) -> list[str]:
     """Return the metrics that say why the study's curves went as they did: the reward's parts, entropy, divergence."""
-    known = source.names()
+    known = source.names
     parts = [name for name in known if name.startswith("reward/parts/")][:MOST_PARTS]
     preset = PRESETS.get(source.study, JUDGE)
     shown = {c.metric for p in preset.panels for stripe in (p.left, p.right) if stripe for c in stripe.choices[:1]}
@@ -142,7 +142,7 @@ def _preset(sources: Sequence[Source], look: Look) -> Preset:
         return replace(plain(look.metrics, look.right), x=preset.x) if look.metrics else preset
     if look.metrics or look.right:
         chosen = list(look.metrics) or ["reward/mean"]
-        known = set[str]().union(*(s.names() for s in sources))
+        known = set[str]().union(*(s.names for s in sources))
         for metric in [*chosen, *([look.right] if look.right else [])]:
             if metric not in known:
                 raise ConfigError(f'No run here has a metric "{metric}".{nearest(metric, known)}')

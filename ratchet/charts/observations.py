@@ -105,8 +105,8 @@ def _learning(source: Source, reward: Series) -> Iterator[str]:
     if (gone := lost(reward)) is not None:
         yield (
             f"What it had learned it lost: {name} held {valued(reward.name, gone.start)} from step {gone.first} on "
-            f"and ends at {valued(reward.name, gone.end)} (steps {gone.first} to {gone.last}). An earlier checkpoint is "
-            "the better one."
+            f"and ends at {valued(reward.name, gone.end)} (steps {gone.first} to {gone.last}). An earlier checkpoint "
+            "is the better one."
         )
         yield from _fall(source, reward, gone.first)
     elif not is_clear(reward):

@@ -26,6 +26,8 @@ from ratchet.store.run_store import RunStore
 
 Remarks = Mapping[str, Sequence[Remark]]
 """Findings by the label of the source they are about."""
+MOST_EACH = 8
+"""Runs up to which a comparison holds the report of each."""
 SHARED = ("reward/mean", "len/response/mean", "entropy", "kl/ref")
 """Panels that several runs share, where recorded."""
 
@@ -38,7 +40,8 @@ def report(sources: Sequence[Source], folder: Path, remarks: Remarks | None = No
     """
     found = remarks or {}
     figures = folder / "figures"
-    drawn = {i: _figures(s, figures, found.get(s.label, ()), alone=len(sources) == 1) for i, s in enumerate(sources)}
+    each = enumerate(sources if len(sources) <= MOST_EACH else ())
+    drawn = {i: _figures(s, figures, found.get(s.label, ()), alone=len(sources) == 1) for i, s in each}
     if len(sources) == 1:
         made = of_one(sources[0], drawn[0], found.get(sources[0].label, ()))
     else:
@@ -71,17 +74,21 @@ def of_several(
 ) -> Document:
     """Return a comparison, and behind it the report of each run."""
     shared = [m for m in SHARED if any(s.nearest(m) is not None for s in sources)]
-    look = Look(shared[:1] or (), style="" if shared else "judge")
-    pictures = pictures_of(draw(sources, Look(style="stale") if len(shared) > 1 else look, folder / "comparison"))
+    look = Look(style="stale" if len(shared) > 2 else "judge")
+    pictures = pictures_of(draw(sources, look, folder / "comparison"))
     labels = ", ".join(plain(s.label) for s in sources)
     methods = _methods(sources, folder)
     each = [
         Section(s.label, [*_opening(s)], _sections(s, drawn[i], remarks.get(s.label, ())))
         for i, s in enumerate(sources)
+        if i in drawn
     ]
     return Document(
         f"{len(sources)} runs compared",
-        [Text(f"Held against each other: {labels}.")],
+        [
+            Text(f"Held against each other: {labels}."),
+            *([] if drawn else [Text(f"More than {MOST_EACH} runs: each has a report of its own, not in this one.")]),
+        ],
         [comparison(sources, remarks), Section("All in one figure", [*pictures]), *methods, *each],
     )
 

@@ -129,9 +129,12 @@ def smoothed(values: Sequence[float], window: int) -> list[float]:
         return [statistics.fmean(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
     import numpy as np
 
-    kernel = np.ones(window)
-    sums = np.convolve(np.asarray(values, dtype=float), kernel)[half : half + len(values)]
-    return (sums / np.convolve(np.ones(len(values)), kernel)[half : half + len(values)]).tolist()
+    numbers = np.asarray(values, dtype=float)
+    middle = numbers.mean()  # taken off first, so that running sums stay small
+    sums = np.r_[0.0, np.cumsum(numbers - middle)]
+    first = np.maximum(np.arange(len(numbers)) - half, 0)
+    last = np.minimum(np.arange(len(numbers)) + half + 1, len(numbers))
+    return [float(v) for v in middle + (sums[last] - sums[first]) / (last - first)]
 
 
 def refreshes(rows: Sequence[Row]) -> list[int]:

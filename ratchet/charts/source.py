@@ -11,11 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ratchet.charts.axes import Axis, Places, places
-from ratchet.charts.grouping import algorithm_options, find_runs, flat_settings, setting_label
 from ratchet.charts.labels import PUBLISHED, method_label
 from ratchet.charts.series import Series, metric_names, metric_series, refreshes, resumes
 from ratchet.core.errors import ConfigError
-from ratchet.logs.log import Log
+from ratchet.logs.log import Log, StepAxis
 from ratchet.logs.names import STAND_INS
 from ratchet.logs.read import AUTO, read_log
 from ratchet.store.run_store import Row, RunStore
@@ -50,6 +49,8 @@ class Source:
     """What it is called in legends; sources of one label and setting are seeds of one curve."""
     path: Path
     happenings: tuple[Happening, ...]
+    names: tuple[str, ...]
+    """Of all its series."""
     setting: str = ""
     """The row of a grid it belongs to; empty for the only one."""
     store: RunStore | None = None
@@ -62,8 +63,8 @@ class Source:
     @property
     def step_label(self) -> str:
         """Return what the x axis is called over steps."""
-        if self.log is None or self.log.axis.name in ("UNSAID", "ROW"):
-            return "Step" if self.log is None or self.log.axis.name == "UNSAID" else "Row"
+        if self.log is None or self.log.axis is StepAxis.UNSAID:
+            return "Step"
         return self.log.axis.value.title()
 
     @property
@@ -84,13 +85,6 @@ class Source:
             if plain == name or plain.startswith((f"{name}-", f"{name} ", f"{name},"))
         ]
         return max(fitting, default=(0, ""))[1]
-
-    def names(self) -> list[str]:
-        """Return the names of all series."""
-        if self.store is not None:
-            return sorted(metric_names(self.store, self.rows))
-        assert self.log is not None, "a source has a store or a log"
-        return sorted({*self.log.series, *self.log.evals, *self.log.unrecognised, *self.log.also})
 
     def get(self, name: str) -> Series | None:
         """Return a series without its values that are not finite, which may leave none; None if never recorded."""
@@ -156,14 +150,16 @@ def source_of_run(store: RunStore, label: str = "", setting: str = "") -> Source
     }
     found += [Happening(kinds[e["kind"]], int(e["step"])) for e in store.events() if e["kind"] in kinds]
     name = label or shown(store.folder.resolve().name)
-    return Source(name, store.folder, tuple(dict.fromkeys(found)), setting, store, rows)
+    names = tuple(sorted(metric_names(store, rows)))
+    return Source(name, store.folder, tuple(dict.fromkeys(found)), names, setting, store, rows)
 
 
 def source_of_log(log: Log, label: str = "", setting: str = "") -> Source:
     """Return a log that was read. Where it was joined, a run was resumed."""
     path = log.sources[0]
     resumed = tuple(Happening(RESUMED, join.entered) for join in log.joins)
-    return Source(label or shown(path.stem), path, resumed, setting, log=log)
+    names = tuple(sorted({*log.series, *log.evals, *log.unrecognised, *log.also}))
+    return Source(label or shown(path.stem), path, resumed, names, setting, log=log)
 
 
 def read_sources(
@@ -190,6 +186,8 @@ def read_sources(
 
 def by_config(sources: Sequence[Source]) -> list[Source]:
     """Return runs of ours labelled by method and setting, as their configs say, so that seeds are pooled."""
+    from ratchet.charts.grouping import algorithm_options, flat_settings, setting_label
+
     labelled = []
     for source in sources:
         if source.store is None:
@@ -223,6 +221,8 @@ def _run_folders(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir() or not any("config.toml" in files for _, _, files in os.walk(path)):
         return []
+    from ratchet.charts.grouping import find_runs  # it loads the schema of configs, which no log needs
+
     try:
         return find_runs([path])
     except ConfigError:  # other frameworks have files of that name too

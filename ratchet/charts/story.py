@@ -47,7 +47,7 @@ MOST_STRETCHES = 5
 
 def series_named(source: Source, patterns: Sequence[str]) -> list[Series]:
     """Return the series of some names that a source has, each once; a family gives all its members."""
-    names, found = source.names(), dict[str, Series]()
+    names, found = source.names, dict[str, Series]()
     for pattern in patterns:
         head, star, tail = pattern.partition("*")
         wanted = [n for n in names if n.startswith(head) and n.endswith(tail)] if star else [pattern]
@@ -106,7 +106,7 @@ def details(source: Source) -> list[Section]:
     found = series_named(source, (*RESULTS, *ALSO))
     shown = found[:MOST_DETAILED]
     sections = [Section(s.name, _detail(source, s)) for s in shown]
-    others = sorted(set(source.names()) - {s.name for s in shown})
+    others = sorted(set(source.names) - {s.name for s in shown})
     if others:
         told = ", ".join(code(name) for name in others[:60]) + (", ..." if len(others) > 60 else "")
         sections.append(Section("Not described", [Text(f"{len(others)} more series are recorded: {told}.")]))

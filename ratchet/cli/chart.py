@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ratchet.charts.figure import Look, draw, draw_run, file_name
-from ratchet.charts.report import report
 from ratchet.charts.source import Source, by_config
 from ratchet.core.errors import ConfigError
 
@@ -33,5 +32,7 @@ def chart_files(sources: Sequence[Source], look: Look, out: Path | None, *, seed
 
 def report_files(sources: Sequence[Source], out: Path | None) -> list[Path]:
     """Write the report and return its files: into a folder as asked, the run's for one of ours, else ``report``."""
+    from ratchet.charts.report import report
+
     alone = sources[0].store if len(sources) == 1 else None
     return report(sources, out or (alone.folder if alone is not None else Path("report")))

@@ -91,7 +91,7 @@ def test_a_series_that_is_never_finite_is_told_and_leaves_its_panel_empty(write_
 
 def test_names_that_are_markup_are_shown_as_they_stand(write_log: WriteLog, tmp_path: Path) -> None:
     path = write_log("hostile", 9, lambda k: {"critic/score/mean": float(k), HOSTILE: k / 9})
-    name = next(n for n in read_sources([str(path)])[0].names() if "script" in n)
+    name = next(n for n in read_sources([str(path)])[0].names if "script" in n)
     png, svg = draw(read_sources([f"_$a$<b>={path}"]), Look([name, "reward/mean"], right=name), tmp_path / "hostile")
     assert b"<script>" not in svg.read_bytes()
     root = ElementTree.parse(svg).getroot()
