@@ -81,37 +81,6 @@ def change(series: Series) -> Band | None:
     return Band(m.difference, m.difference + float(low), m.difference + float(high))
 
 
-def is_clear(self) -> bool:
-    """Whether the interval leaves out 0."""
-    return self.low > 0 or self.high < 0
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """Steps over which a series went one way."""
-
-    direction: str
-    first: int
-    last: int
-    start: float
-    end: float
-
-
-def change(series: Series) -> Band | None:
-    """Return last minus first values (means of five steps) with a block-bootstrap band; None for short series."""
-    import numpy as np
-
-    values = np.asarray(binned(series)[1])
-    if len(values) < LEAST:
-        return None
-    n = min(END_STEPS, len(values) // 2)
-    drawn = resampled(residuals(values))
-    spread = drawn[:, -n:].mean(axis=1) - drawn[:, :n].mean(axis=1)
-    low, high = np.percentile(spread, TAILS)
-    difference = float(values[-n:].mean() - values[:n].mean())
-    return Band(difference, difference + float(low), difference + float(high))
-
-
 def is_clear(series: Series) -> bool:
     """Return whether a series moved by more than its noise explains, by the standard error and by the bootstrap."""
     band = change(series)

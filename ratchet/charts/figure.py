@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ratchet.charts.axes import Axis, axis_named
-from ratchet.charts.canvas import Drawing, Event, Line, Panel, Phase, write_drawing
+from ratchet.charts.canvas import PANEL_INCHES, Drawing, Event, Line, Panel, Phase, write_drawing
 from ratchet.charts.happened import events_of, kinds_named, phases_of
 from ratchet.charts.labels import styles
 from ratchet.charts.lines import Drawn, groups_of, several, single
@@ -116,9 +116,8 @@ def drawing_of(sources: Sequence[Source], look: Look) -> Drawing:
     panels = [replace(p, phases=phases, top=top, top_label="Step" if top else "") for p in panels]
     caption = " ".join([*_progress(sources), *said, *dict.fromkeys(told), *_notes(made), *behind])
     columns = len(plans) if len(grid) > 1 else min(preset.columns, len(panels))
-    inches = {"panel_inches": GRID_INCHES} if columns > 2 else {}
-    drawing = Drawing(_title(sources, plans), caption, panels, events, columns, show_legend=len(labels) > 1)
-    return replace(drawing, **inches)
+    inches = GRID_INCHES if columns > 2 else PANEL_INCHES
+    return Drawing(_title(sources, plans), caption, panels, events, columns, len(labels) > 1, inches)
 
 
 def signals(source: Source) -> list[str]:
