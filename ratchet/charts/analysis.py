@@ -42,7 +42,7 @@ ROUND_VALUES = 10
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """A number with its 95 % interval."""
+    """A number with its interval."""
 
     value: float
     low: float
@@ -66,9 +66,10 @@ class Stretch:
 
 
 def change(series: Series) -> Band | None:
-    """Return last minus first values (means of five steps) with a block-bootstrap band; None for short series.
+    """Return last minus first values (means of five steps), with `CLEAR` standard errors around; None for short series.
 
-    The band is that of the difference between two stretches of five residuals, drawn anywhere.
+    The standard error is a block bootstrap's: that of the difference between two stretches of five residuals, drawn
+    anywhere, so that noise which carries over from step to step counts in full.
     """
     import numpy as np
 
@@ -77,8 +78,8 @@ def change(series: Series) -> Band | None:
     m, left = move(series), residuals(series.values)
     starts = np.random.default_rng(0).integers(len(left), size=(2, RESAMPLES))
     means = left[(starts[:, :, None] + np.arange(m.num_steps)) % len(left)].mean(axis=2)
-    low, high = np.percentile(means[1] - means[0], TAILS)
-    return Band(m.difference, m.difference + float(low), m.difference + float(high))
+    room = CLEAR * float((means[1] - means[0]).std())
+    return Band(m.difference, m.difference - room, m.difference + room)
 
 
 def is_clear(series: Series) -> bool:
@@ -209,10 +210,13 @@ def binned(series: Series, most: int = MOST) -> tuple[list[float], list[float]]:
 
 
 def residuals(values: Sequence[float] | Numbers) -> Numbers:
-    """Return what is left around a centred mean over an eighth of the series (at least 5 steps), about 0."""
+    """Return what is left around a centred mean over a quarter of the series (at least 5 steps), about 0.
+
+    A shorter mean would follow noise that carries over, and take it for a trend.
+    """
     import numpy as np
 
-    window = max(5, len(values) // 8 | 1)
+    window = max(5, len(values) // 4 | 1)
     left = np.asarray(values) - np.asarray(smoothed([float(v) for v in values], window))
     # A mean of m steps has a share of 1/m of the noise of the step in its middle.
     return np.asarray((left - left.mean()) * math.sqrt(window / (window - 1)))

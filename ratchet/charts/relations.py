@@ -7,6 +7,7 @@ therefore: the correlation of the values, and that of what is left around their 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from ratchet.charts.analysis import FALLING, RISING, Band, blocks, phases, residuals
@@ -24,8 +25,8 @@ MOST = 1000
 """Points that are compared; more are averaged in equal stretches first."""
 RESAMPLES = 500
 TAILS = (2.5, 97.5)
-FAR = 0.95
-"""Share of lags that cannot matter whose correlation a lead must exceed."""
+CHANCE = 0.01
+"""Of unrelated series, so many may seem to have a lead."""
 BEYOND = 1.25
 """A lead must be so many times stronger than no lead, or the two are called simultaneous."""
 LONGEST_LEAD = 0.1
@@ -42,7 +43,7 @@ class Lead:
     """By how many steps the first goes before the second; negative the other way round."""
     correlation: float
     doubt: float
-    """What chance gives at lags that cannot matter, in 19 of 20 stretches of lags."""
+    """What chance gives at most, in 99 of 100 cases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +128,8 @@ def lead(x: Numbers, y: Numbers, distance: int) -> Lead | None:
     """Return by how many steps x goes before y, or None if that is not shown.
 
     The correlation of what is left is taken at every lag of a circle. Lags of up to a tenth of the run may matter, the
-    others cannot: the strongest lag must exceed what 95 % of equally many far lags reach at most, and the correlation
-    without a lag by a quarter.
+    others cannot, and show what chance gives. The strongest lag must exceed all of those, the bound that as many normal
+    numbers of their spread keep in 99 of 100 cases (Bonferroni), and the correlation without a lag by a quarter.
     """
     import numpy as np
 
@@ -143,7 +144,8 @@ def lead(x: Numbers, y: Numbers, distance: int) -> Lead | None:
     width = 2 * most + 1
     if best == 0 or len(far) < 2 * width:
         return None
-    doubt = float(np.quantile([far[i : i + width].max() for i in range(0, len(far) - width + 1)], FAR))
+    bound = NormalDist().inv_cdf(1 - CHANCE / 2 / width) * float(np.sqrt(np.mean(far**2)))
+    doubt = max(bound, float(far.max()))
     found = float(r[best])
     if abs(found) <= doubt or abs(found) < BEYOND * abs(r[0]):
         return None

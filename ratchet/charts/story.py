@@ -175,7 +175,7 @@ def _stretch(name: str, s: Stretch) -> str:
 
 
 def _banded(name: str, band: Band) -> str:
-    return f"{signed(name, band.value)} (95 % band {signed(name, band.low)} to {signed(name, band.high)})"
+    return f"{signed(name, band.value)} (three standard errors: {signed(name, band.low)} to {signed(name, band.high)})"
 
 
 def signed(name: str, value: float) -> str:

@@ -21,7 +21,7 @@ from ratchet.charts.source import read_sources
 from ratchet.cli.chart import chart_files
 from ratchet.core.errors import ConfigError
 
-HOSTILE = "reward/parts/<script>alert(1)</script>$x_{$|`--\x07"
+HOSTILE = "<script>alert(1)</script>$x_{$|`--\x07"
 
 WriteLog = Callable[..., Path]
 
@@ -90,7 +90,7 @@ def test_a_series_that_is_never_finite_is_told_and_leaves_its_panel_empty(write_
 
 
 def test_names_that_are_markup_are_shown_as_they_stand(write_log: WriteLog, tmp_path: Path) -> None:
-    path = write_log("hostile", 9, lambda k: {"critic/score/mean": float(k), HOSTILE: k / 9})
+    path = write_log("hostile", 9, lambda k: {**verl(k), HOSTILE: k / 9})
     name = next(n for n in read_sources([str(path)])[0].names if "script" in n)
     png, svg = draw(read_sources([f"_$a$<b>={path}"]), Look([name, "reward/mean"], right=name), tmp_path / "hostile")
     assert b"<script>" not in svg.read_bytes()

@@ -108,13 +108,13 @@ def test_sentences_name_metric_and_steps(make_run) -> None:
     assert all("`" in s and "step" in s for s in sentences)
 
 
-def test_noise_is_called_noise_and_a_rise_is_told_with_its_band(make_run) -> None:
+def test_noise_is_called_noise_and_a_rise_is_told_with_its_standard_errors(make_run) -> None:
     text = write_report(make_run(), []).read_text(encoding="utf-8")
     assert "`entropy` goes from" in text
     entropy = next(line for line in text.splitlines() if line.startswith("`entropy` goes from"))
     assert "inside the noise" in entropy
     reward = next(line for line in text.splitlines() if line.startswith("`reward/mean` goes from"))
-    assert "95 % band" in reward
+    assert "three standard errors" in reward
     assert "inside the noise" not in reward
     assert "It learned: `reward/mean` rose by more than its noise over steps 0 to 69" in text
 
@@ -195,7 +195,7 @@ def test_a_comparison_ranks_with_intervals_says_where_curves_part_and_why(tmp_pa
 
 def test_runs_of_ours_that_differ_in_the_seed_alone_are_told_so_and_equal_ones_are_noise(make_run, make_row) -> None:
     one = make_run("one")
-    other = make_run("other", rows=[make_row(k + 500, step=float(k)) | {"step": k} for k in range(70)])
+    other = make_run("other", rows=[make_row(k + 500) | {"step": k} for k in range(70)])
     names = [str(one.folder), str(other.folder)]
     (one.folder / "config.toml").write_text((one.folder / "config.toml").read_text().replace("seed = 3", "seed = 4"))
     text = report(read_sources(names), one.folder.parent / "out")[0].read_text(encoding="utf-8")
