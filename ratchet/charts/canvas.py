@@ -6,6 +6,7 @@ so that importing this module stays quick. `paint` draws the panels.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -52,6 +53,8 @@ class Line:
     raw_y: Sequence[float] = ()
     raw_colour: str = ""
     """Empty for the line's own, paler."""
+    band: tuple[Sequence[float], Sequence[float], Sequence[float]] | None = None
+    """Where single values are too many: places, and the lowest and highest value about each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,19 +147,28 @@ def write_figure(figure: Figure, title: str, caption: str, stem: Path) -> list[P
     """
     import matplotlib
 
+    title, caption = printable(title), printable(caption)
     # Not with_suffix: a run may be called "judge-0.5".
     png, svg, text = (stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg", "txt"))
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(png, metadata={"Title": title, "Description": caption, "Software": "ratchet"})
         # Ids in an SVG are random unless salted, and the salt is read from the settings alone.
-        with matplotlib.rc_context({"svg.hashsalt": "ratchet"}):
+        with matplotlib.rc_context({"svg.hashsalt": "ratchet"}), warnings.catch_warnings():
+            # A name in a script that the font lacks is drawn as boxes; the caption has it in full.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            figure.savefig(png, metadata={"Title": title, "Description": caption, "Software": "ratchet"})
+            figure.set_layout_engine("none")  # it is laid out; doing it again takes as long as drawing
             figure.savefig(svg, metadata={"Title": title, "Date": None, "Creator": "ratchet"})
         svg.write_text(_described(svg.read_text(encoding="utf-8"), caption), encoding="utf-8")
         text.write_text(f"{title}\n\n{caption}\n", encoding="utf-8")
     except OSError as error:
         raise RunError(f"The figure {png} cannot be written: {error.strerror}.") from error
     return [png, svg]
+
+
+def printable(text: str) -> str:
+    """Return a text without signs that no XML may hold; a metric's name may hold any."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def make_figure(drawing: Drawing) -> Figure:

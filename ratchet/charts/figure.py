@@ -261,9 +261,11 @@ def _behind(
     events, told = events_of(source, places, kinds, look.remarks.get(source.label, ()))
     if not look.phases:
         return events, [], told
-    series = source.nearest(chosen(plans[0].left, sources).metric)
+    drawn = [chosen(stripe, sources).metric for p in plans for stripe in (p.left, p.right) if stripe is not None]
+    leading = next((metric for metric in drawn if metric.startswith("reward/")), drawn[0])
+    series = source.nearest(leading)
     if series is None or not series.values:
-        return events, [], [*told, "No phases: the first panel has no values."]
+        return events, [], [*told, f"No phases: {leading} has no values."]
     phases, sentence = phases_of(look.phases, source, series, places)
     return events, phases, [*told, sentence]
 

@@ -94,7 +94,11 @@ def phases_of(what: str, source: Source, series: Series, places: Places) -> tupl
     found = makers[what]()
     if not found:
         return [], f"No phases by {what}: nothing to tell them apart by."
-    drawn = [Phase(label, _before(places, first), places.of(last), colour) for label, first, last, colour in found]
+    ends = [first for _, first, _, _ in found[1:]] + [found[-1][2] + 1]  # a phase reaches to the next one
+    drawn = [
+        Phase(label, _before(places, first), _before(places, end), colour)
+        for (label, first, _, colour), end in zip(found, ends, strict=True)
+    ]
     told = "; ".join(f"{label}: steps {first} to {last}" for label, first, last, _ in found)
     of = f" of {series.name}" if what == "trend" else ""
     return drawn, f"Colours behind the curves, phases{of}: {told}."

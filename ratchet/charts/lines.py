@@ -60,7 +60,17 @@ def single(choice: Choice, stripe: Stripe, source: Source, axis: Axis, who: str,
     told = told_series(_name(choice, series.name) + who, unit_of(series.name, choice), series)
     if not made.x:
         return Drawn(None, " ".join([told, *made.told]), (), "", places.label)
-    line = Line(source.label, made.x, made.y, stripe.colour, stripe.marker, made.raw_x, made.raw_y, stripe.raw_colour)
+    line = Line(
+        source.label,
+        made.x,
+        made.y,
+        stripe.colour,
+        stripe.marker,
+        made.raw_x,
+        made.raw_y,
+        stripe.raw_colour,
+        made.band,
+    )
     return Drawn(line, told, made.told, series.name, places.label)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from ratchet.charts.analysis import FALLING, FLAT, change, is_clear, lost, phases, slope
 from ratchet.charts.document import code
 from ratchet.charts.relations import Relation, relation, strength
-from ratchet.charts.series import Series, move
+from ratchet.charts.series import CLEAR, Series, move
 from ratchet.charts.source import Source
 from ratchet.charts.story import series_named, signed, span, trend_sentence, valued
 
@@ -103,10 +103,11 @@ def interpretation(source: Source, found: Sequence[Relation]) -> list[str]:
 def _learning(source: Source, reward: Series) -> Iterator[str]:
     name, steps, m = code(reward.name), span(reward.steps), move(reward)
     if (gone := lost(reward)) is not None:
+        verb = "What it had learned it lost" if gone.start - m.start > CLEAR * m.standard_error else "It got worse"
         yield (
-            f"What it had learned it lost: {name} held {valued(reward.name, gone.start)} from step {gone.first} on "
-            f"and ends at {valued(reward.name, gone.end)} (steps {gone.first} to {gone.last}). An earlier checkpoint "
-            "is the better one."
+            f"{verb}: {name} held {valued(reward.name, gone.start)} from step {gone.first} on and ends at "
+            f"{valued(reward.name, gone.end)} (steps {gone.first} to {gone.last}). An earlier checkpoint is the better "
+            "one."
         )
         yield from _fall(source, reward, gone.first)
     elif not is_clear(reward):
@@ -187,7 +188,7 @@ def _with_policy(source: Source, reward: Series) -> list[str]:
                 f"{code(entropy.name)} fell to {100 * m.end / m.start:.0f} % of its start ({span(entropy.steps)}): the "
                 "policy has grown sure of itself and tries little that is new; more steps will find less."
             )
-    if kl is not None and len(kl.values) > 1 and is_clear(kl) and not is_clear(reward):
+    if kl is not None and len(kl.values) > 1 and is_clear(kl) and not is_clear(reward) and lost(reward) is None:
         m = move(kl)
         said.append(
             f"{code(kl.name)} moved by {signed(kl.name, m.difference)} ({span(kl.steps)}) while {code(reward.name)} "

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ratchet.charts.canvas import DASHES, Curve, Event, Line, Panel
+from ratchet.charts.canvas import DASHES, Curve, Event, Line, Panel, printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +16,10 @@ MARKED = 15
 """About how many markers a long line carries."""
 FEW_MARKED = 8
 """About how many a curve carries, which shares its panel with others and their bands."""
+RAISED = str.maketrans("0123456789-\u2212", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁻")
 GRID = "#D0D0D0"
+NEAR = 0.06
+"""Share of the x axis within which numbers of events would lie on each other."""
 
 
 def draw_panel(axes: Axes, panel: Panel, events: Sequence[Event], *, named: bool) -> dict[str, Any]:
@@ -46,7 +50,7 @@ def draw_panel(axes: Axes, panel: Panel, events: Sequence[Event], *, named: bool
 
 def sign(text: str) -> str:
     """Return a text that matplotlib shows as it stands: ``$`` begins no formula, ``_`` hides no legend entry."""
-    plain = text.replace("$", r"\$")
+    plain = printable(text).replace("$", r"\$")
     return f" {plain}" if plain.startswith("_") else plain
 
 
@@ -71,12 +75,34 @@ def _set_scales(axes: Axes, panel: Panel) -> None:
     elif panel.lines:
         _leave_room(axes, panel.lines)
     _leave_room_beside(axes, [*panel.lines, *([panel.right] if panel.right is not None else [])], panel.log_x)
-    linear = [name for name, is_log in (("x", panel.log_x), ("y", panel.log_y)) if not is_log]
-    if linear:
-        axis: Any = "both" if len(linear) == 2 else linear[0]
-        axes.ticklabel_format(axis=axis, style="sci", scilimits=(-3, 5), useMathText=True)
+    for axis, is_log in ((axes.xaxis, panel.log_x), (axes.yaxis, panel.log_y)):
+        low, high = sorted(axis.get_view_interval())
+        if not is_log:
+            axis.set_major_formatter(_formatter())
+        elif 0 < high < 10 * low:  # within one power of ten, where matplotlib would write 1.4 x 10^0
+            axis.set_major_formatter(lambda value, _: f"{value:g}")
+            axis.set_minor_formatter(lambda value, _: f"{value:g}")
+            axis.set_tick_params(which="both", labelsize=8.5)
     if panel.counts_x and not panel.log_x:
         axes.xaxis.set_major_locator(MaxNLocator(nbins="auto", steps=[1, 2, 5, 10], integer=True))
+
+
+def _formatter() -> Any:
+    """Return a formatter of ticks that writes powers of ten as ``×10⁵``.
+
+    Matplotlib's own way would have every label parsed as a formula, which takes longer than drawing it.
+    """
+    from matplotlib.ticker import ScalarFormatter
+
+    class Powers(ScalarFormatter):
+        def get_offset(self) -> str:
+            return re.sub(
+                "1e([\u2212-]?[0-9]+)", lambda found: f"\u00d710{found[1].translate(RAISED)}", super().get_offset()
+            )
+
+    made = Powers()
+    made.set_powerlimits((-3, 5))
+    return made
 
 
 def _draw_phases(axes: Axes, panel: Panel) -> dict[str, Any]:
@@ -92,7 +118,9 @@ def _draw_phases(axes: Axes, panel: Panel) -> dict[str, Any]:
 
 def _draw_events(axes: Axes, events: Sequence[Event]) -> dict[str, Any]:
     handles: dict[str, Any] = {}
+    left, right = axes.get_xlim()
     for event in events:
+        lowered = _lowered(event.places, NEAR * (right - left))
         for i, place in enumerate(event.places):
             handles[event.label] = axes.axvline(
                 place, color=event.colour, linestyle=event.dashes, linewidth=1.1, zorder=1.5
@@ -102,13 +130,22 @@ def _draw_events(axes: Axes, events: Sequence[Event]) -> dict[str, Any]:
                     str(event.numbers[i]),
                     (place, 1.0),
                     xycoords=("data", "axes fraction"),
-                    xytext=(2, -1),
+                    xytext=(2, -1 - 8 * lowered[i]),
                     textcoords="offset points",
                     va="top",
                     fontsize=7.5,
                     color=event.colour,
                 )
     return handles
+
+
+def _lowered(places: Sequence[float], near: float) -> list[int]:
+    """Return how many lines each number is set lower, so that those of neighbours do not lie on each other."""
+    rows: list[int] = []
+    for i, place in enumerate(places):
+        taken = {rows[j] for j in range(i) if abs(places[j] - place) < near}
+        rows.append(next(row for row in range(len(places)) if row not in taken))
+    return rows
 
 
 def _draw_top(axes: Axes, panel: Panel) -> None:
@@ -133,7 +170,7 @@ def _draw_right(axes: Axes, panel: Panel, line: Line, *, named: bool) -> dict[st
     other.tick_params(axis="y", labelsize=8.5, labelcolor=line.colour, color=line.colour)
     other.spines["top"].set_visible(False)
     other.spines["right"].set_color(line.colour)
-    other.ticklabel_format(axis="y", style="sci", scilimits=(-3, 5), useMathText=True)
+    other.yaxis.set_major_formatter(_formatter())
     _leave_room(other, [line])
     if panel.lines:
         left = panel.lines[0].colour
@@ -145,8 +182,10 @@ def _draw_right(axes: Axes, panel: Panel, line: Line, *, named: bool) -> dict[st
 
 def _draw_line(axes: Axes, line: Line) -> Any:
     """Draw a line with its markers, and the points behind it."""
+    shade = line.raw_colour or line.colour
+    if line.band is not None:
+        axes.fill_between(*line.band, color=shade, alpha=0.45 if line.raw_colour else 0.25, linewidth=0)
     if line.raw_x:
-        shade = line.raw_colour or line.colour
         axes.plot(
             line.raw_x,
             line.raw_y,
@@ -199,6 +238,7 @@ def _draw_curve(axes: Axes, curve: Curve, above_zero: bool) -> Any:
 def _leave_room(axes: Axes, lines: Sequence[Line | Curve]) -> None:
     """Give a series that hardly moves an axis on which it looks so, in place of one that magnifies rounding."""
     values = [y for line in lines for y in (*line.y, *(line.raw_y if isinstance(line, Line) else line.raw))]
+    values += [y for line in lines if isinstance(line, Line) and line.band for y in (*line.band[1], *line.band[2])]
     low, high = min(values), max(values)
     least = 0.02 * max(abs(low), abs(high))
     if high - low < least:

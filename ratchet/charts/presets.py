@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ratchet.charts.canvas import BLUE, LIGHT_BLUE, MARKERS, PALETTE, RED
+from ratchet.charts.canvas import BLUE, LIGHT_BLUE, MARKERS, RED
 from ratchet.charts.labels import GREEN, ORANGE, PURPLE
 from ratchet.core.errors import ConfigError, nearest
 
@@ -154,7 +154,7 @@ def plain(metrics: Sequence[str], right: str = "") -> Preset:
     return Preset(
         tuple(
             PanelPlan(
-                Stripe((Choice(metric),), BLUE if right else PALETTE[0], MARKERS[0]),
+                Stripe((Choice(metric, f"{metric}, {right}" if right else ""),), BLUE, MARKERS[0]),
                 Stripe((Choice(right),), RED, "s") if right else None,
             )
             for metric in metrics

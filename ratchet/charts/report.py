@@ -7,12 +7,14 @@ when it ends is this one.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ratchet.charts.account import gate, held_out, ledger, outcome, repeat, time, written
+from ratchet.charts.canvas import PANEL_INCHES, write_drawing
 from ratchet.charts.compare import Asked, compare
 from ratchet.charts.document import Document, Grid, Items, Part, Picture, Quote, Section, Text, code, markdown, plain
-from ratchet.charts.figure import Look, draw, draw_run, file_name
+from ratchet.charts.figure import Look, draw, draw_run, drawing_of, file_name
 from ratchet.charts.foreign import foreign_ledger, foreign_overview, foreign_repeat, foreign_time
 from ratchet.charts.observations import interpretation, observations, relations
 from ratchet.charts.page import page
@@ -41,7 +43,8 @@ def report(sources: Sequence[Source], folder: Path, remarks: Remarks | None = No
     found = remarks or {}
     figures = folder / "figures"
     each = enumerate(sources if len(sources) <= MOST_EACH else ())
-    drawn = {i: _figures(s, figures, found.get(s.label, ()), alone=len(sources) == 1) for i, s in each}
+    names = _names(sources)
+    drawn = {i: _figures(s, figures, found.get(s.label, ()), names[i]) for i, s in each}
     if len(sources) == 1:
         made = of_one(sources[0], drawn[0], found.get(sources[0].label, ()))
     else:
@@ -75,11 +78,14 @@ def of_several(
     """Return a comparison, and behind it the report of each run."""
     shared = [m for m in SHARED if any(s.nearest(m) is not None for s in sources)]
     look = Look(style="stale" if len(shared) > 2 else "judge")
-    pictures = pictures_of(draw(sources, look, folder / "comparison"))
+    made = drawing_of(sources, look)
+    if len({s.setting for s in sources}) == 1:  # two beside each other are as wide as the text
+        made = replace(made, columns=2, panel_inches=PANEL_INCHES)
+    pictures = pictures_of(write_drawing(made, folder / "comparison"))
     labels = ", ".join(plain(s.label) for s in sources)
     methods = _methods(sources, folder)
     each = [
-        Section(s.label, [*_opening(s)], _sections(s, drawn[i], remarks.get(s.label, ())))
+        Section(_names(sources)[i], [*_opening(s)], _sections(s, drawn[i], remarks.get(s.label, ())))
         for i, s in enumerate(sources)
         if i in drawn
     ]
@@ -118,19 +124,29 @@ def pictures_of(files: Sequence[Path]) -> list[Picture]:
     return found
 
 
-def _figures(source: Source, folder: Path, remarks: Sequence[Remark], *, alone: bool) -> list[Picture]:
+def _figures(source: Source, folder: Path, remarks: Sequence[Remark], title: str) -> list[Picture]:
     """Draw the figures of one run; those of a run of ours lie in its own folder if the report does."""
     if source.span is None:
         return []
     if source.store is not None and folder.resolve() == (source.store.folder / "figures").resolve():
         return pictures_of(draw_run(source.store, remarks))
-    name = "" if alone else f"{file_name(source.label)}-"
+    name = f"{file_name(title)}-" if title else ""
     found = {source.label: remarks}
     files = draw([source], Look(remarks=found), folder / f"{name}main")
     more = [s.name for s in series_named(source, ("reward/parts/*", "entropy", "kl/ref"))][:4]
     if more:
         files += draw([source], Look(more, remarks=found), folder / f"{name}signals")
     return pictures_of(files)
+
+
+def _names(sources: Sequence[Source]) -> list[str]:
+    """Return what each of several runs is called, seeds of one label by their numbers; empty for the only one."""
+    labels = [f"{s.setting} {s.label}".strip() for s in sources]
+    if len(labels) == 1:
+        return [""]
+    return [
+        f"{label} {labels[:i].count(label) + 1}" if labels.count(label) > 1 else label for i, label in enumerate(labels)
+    ]
 
 
 def _opening(source: Source) -> list[Part]:

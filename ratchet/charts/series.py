@@ -18,6 +18,8 @@ ROUNDING = 1e-9
 """Moves below this are rounding of float32 sums, however regular they look (kl/old on fresh data is about 1e-13)."""
 QUICK = 100_000
 """Additions that plain Python does at once; a longer series is smoothed by NumPy."""
+MANY = 2000
+"""Values above which NumPy takes the medians."""
 TO_SIGMA = 1.4826
 """The median absolute deviation of normal noise times this is its standard deviation."""
 
@@ -105,6 +107,8 @@ def move(series: Series) -> Move:
 
 def noise(values: Sequence[float]) -> float:
     """Return the standard deviation of the noise between neighbouring steps; 0 for fewer than three values."""
+    if len(values) > MANY:
+        return _noise_of_many(values)
     differences = [b - a for a, b in pairwise(values)]
     if len(differences) < 2:
         return 0.0
@@ -112,6 +116,15 @@ def noise(values: Sequence[float]) -> float:
     spread = TO_SIGMA * statistics.median(abs(d - middle) for d in differences)
     # More than half of the differences may be equal (a fraction that is mostly 0): then their plain spread.
     return (spread or statistics.pstdev(differences)) / math.sqrt(2)
+
+
+def _noise_of_many(values: Sequence[float]) -> float:
+    """Return the same for a long series, by NumPy."""
+    import numpy as np
+
+    differences = np.diff(np.asarray(values, dtype=float))
+    spread = TO_SIGMA * float(np.median(np.abs(differences - np.median(differences))))
+    return (spread or float(differences.std())) / math.sqrt(2)
 
 
 def smoothing_window(values: Sequence[float]) -> int:

@@ -117,7 +117,9 @@ class Source:
 
     def place(self, axis: Places, series: Series) -> list[float]:
         """Return where a series lies. An evaluation of ours after k steps stands where step k - 1 ended."""
-        late = 1 if self.store is not None and series.name.startswith("eval/") and not axis.is_step else 0
+        if axis.is_step:
+            return [float(step) for step in series.steps]
+        late = 1 if self.store is not None and series.name.startswith("eval/") else 0
         return [axis.of(step - late) for step in series.steps]
 
     @property
@@ -207,12 +209,17 @@ def shown(text: str) -> str:
 
 
 def _parsed(word: str) -> tuple[str, str, Path]:
-    """Return setting, label and path of a word; a path that exists as it stands is no label."""
-    label, sign, path = word.partition("=")
-    if not sign or not label or not path or Path(word).exists():
+    """Return setting, label and path of a word.
+
+    Labels and paths may hold ``=`` too (``sync_interval = 20/GRPO=lr=0.1/seed0``): the path begins behind the first one
+    behind which something exists. A path that exists as it stands has no label.
+    """
+    cuts = [i for i, c in enumerate(word) if c == "=" and 0 < i < len(word) - 1]
+    if not cuts or Path(word).exists():
         return "", "", Path(word)
-    setting, _, name = label.rpartition("/")
-    return shown(setting), shown(name), Path(path)
+    cut = next((i for i in cuts if Path(word[i + 1 :]).exists()), cuts[0])
+    setting, _, name = word[:cut].rpartition("/")
+    return shown(setting), shown(name), Path(word[cut + 1 :])
 
 
 def _run_folders(path: Path) -> list[Path]:

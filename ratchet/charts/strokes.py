@@ -34,6 +34,8 @@ class Stroke:
     y: list[float]
     raw_x: list[float]
     raw_y: list[float]
+    band: tuple[list[float], list[float], list[float]] | None
+    """In place of raw points, where they are too many: middles of stretches, and the lowest and highest in each."""
     told: tuple[str, ...]
     """What was smoothed and what was left out, as sentences that begin with a capital."""
 
@@ -43,21 +45,22 @@ def stroke(x: Sequence[float], y: Sequence[float], *, logarithmic: bool = False)
 
     With `logarithmic`, values that are not above 0 are left out.
     """
-    told = []
+    told, left_out = list[str](), list[str]()
     if logarithmic:
         kept = [(a, b) for a, b in zip(x, y, strict=True) if b > 0]
         if len(kept) < len(y):
-            told.append(f"{len(y) - len(kept)} values of 0 or below have no place on the logarithmic axis.")
+            left_out.append(f"{len(y) - len(kept)} values of 0 or below have no place on the logarithmic axis.")
         x, y = [a for a, _ in kept], [b for _, b in kept]
     window = smoothing_window(y) if y else 1
     line = smoothed(y, window)
+    is_long = len(y) > MOST_POINTS
     if window > 1:
-        told.append(f"Line: centred mean of {window} steps; points: single steps.")
-    shown = thinned(x, line)
-    points = thinned(x, y) if window > 1 else []
-    if len(y) > MOST_POINTS:
+        told = [f"Line: centred mean of {window} steps; {'band' if is_long else 'points'}: single steps."]
+    if is_long:
         told.append(_thinning(len(y)))
-    return Stroke(*_picked(x, line, shown), *_picked(x, y, points), tuple(told))
+    points = [] if is_long or window == 1 else range(len(y))
+    band = envelope(x, y) if is_long and window > 1 else None
+    return Stroke(*_picked(x, line, thinned(x, line)), *_picked(x, y, points), band, (*left_out, *told))
 
 
 def trend(x: Sequence[float], y: Sequence[float]) -> Stroke:
@@ -71,19 +74,21 @@ def trend(x: Sequence[float], y: Sequence[float]) -> Stroke:
     from scipy.interpolate import make_smoothing_spline
 
     places, values, counts, spread = _binned(np.asarray(x, dtype=float), np.asarray(y, dtype=float))
-    told = [_thinning(len(y))] if len(y) > MOST_POINTS else []
-    raw = _picked(x, y, thinned(x, y))
+    is_long = len(y) > MOST_POINTS
+    told, band = ([_thinning(len(y))], envelope(x, y)) if is_long else ([], None)
+    raw = _picked(x, y, () if is_long else range(len(y)))
     if len(places) < LEAST_FOR_SPLINE:
-        return Stroke(places.tolist(), values.tolist(), *raw, (*told, "Curve: from point to point."))
+        return Stroke(places.tolist(), values.tolist(), *raw, band, (*told, "Curve: from point to point."))
     # On the unit interval, so that stiffness is chosen alike for steps and for FLOPs.
     low, width = places[0], places[-1] - places[0]
     spline = make_smoothing_spline((places - low) / width, values, w=np.sqrt(counts))
     at = np.linspace(0, 1, 4 * MOST_KNOTS)
+    behind = "Band" if is_long else "Points"
     told.append(
-        "Points: single steps; curve: cubic smoothing spline, stiffness by generalised cross-validation"
+        f"{behind}: single steps; curve: cubic smoothing spline, stiffness by generalised cross-validation"
         + (f", through means of {spread} steps." if spread > 1 else ".")
     )
-    return Stroke((low + width * at).tolist(), spline(at).tolist(), *raw, tuple(told))
+    return Stroke((low + width * at).tolist(), spline(at).tolist(), *raw, band, tuple(told))
 
 
 def thinned(x: Sequence[float], y: Sequence[float], most: int = MOST_POINTS) -> list[int]:
@@ -105,10 +110,22 @@ def thinned(x: Sequence[float], y: Sequence[float], most: int = MOST_POINTS) -> 
     return sorted(kept)
 
 
+def envelope(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float], list[float]]:
+    """Return the middle of each of `MOST_POINTS` / 2 equal stretches, and the lowest and the highest value in it.
+
+    Of so many points only the outermost would be seen, and a band says that there are others between.
+    """
+    import numpy as np
+
+    values, edges = np.asarray(y, dtype=float), np.linspace(0, len(y), MOST_POINTS // 2 + 1).astype(int)
+    low, high = (at.reduceat(values, edges[:-1]).tolist() for at in (np.minimum, np.maximum))
+    return [(x[a] + x[b - 1]) / 2 for a, b in pairwise(edges.tolist())], low, high
+
+
 def _thinning(count: int) -> str:
     return (
-        f"Of {count:,} steps the lowest and the highest of each of {MOST_POINTS // 2} equal stretches are drawn; "
-        "numbers are of all steps."
+        f"Of {count:,} steps the lowest and the highest of each of {MOST_POINTS // 2} equal stretches are drawn, and "
+        "the numbers are of all steps."
     )
 
 

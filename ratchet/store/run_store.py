@@ -4,7 +4,7 @@
     environment.json   versions and machine        metrics.jsonl  one row per step
     events.jsonl       what happened, with reasons status.json    what it does now, and whom it waits for
     rollouts/          every group of every step   checkpoints/   full states; each is a Hugging Face folder too
-    figures/           drawn at the end            report.md      written at the end
+    figures/           drawn at the end            report.md      written at the end, and report.html
 
 Metrics and events are only ever appended. A resumed run appends again the steps it repeats; the last row of a step
 counts, and `RunStore.metrics` returns just those.

@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
+from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from ratchet.charts.document import Document, Quote, Section, Text, code, markdown, plain
 from ratchet.charts.figure import draw_run
 from ratchet.charts.page import page
 from ratchet.charts.remark import Remark
-from ratchet.charts.report import report, write_report
-from ratchet.charts.source import read_sources
+from ratchet.charts.report import of_one, report, write_report
+from ratchet.charts.source import Source, read_sources
+from ratchet.charts.versus import comparison
 from ratchet.core.rollout import Group, Rollout, Score, Status, StopReason, Trajectory, Turn
 from ratchet.core.task import Message, Task
 
@@ -59,6 +63,10 @@ def seen(path: Path) -> Seen:
     found = Seen()
     found.feed(path.read_text(encoding="utf-8"))
     return found
+
+
+def compared(sources: Sequence[Source], remarks: Mapping[str, Sequence[Remark]]) -> str:
+    return markdown(Document("", [], [comparison(sources, remarks)]), Path())
 
 
 def write_log(path: Path, rows: list[dict[str, float]]) -> str:
@@ -123,7 +131,7 @@ def test_a_log_of_another_framework_is_reported_with_what_is_not_known(tmp_path:
     word = write_log(tmp_path / "verl.jsonl", [fallen(k) for k in range(1, 81)])
     remark = Remark("reward collapse", "error", "It fell.", 61, 80, "reward/mean", ("Cause: none known.",))
     sources = read_sources([word])
-    text = report(sources, tmp_path / "out", {sources[0].label: [remark]})[0].read_text(encoding="utf-8")
+    text = markdown(of_one(sources[0], [], [remark]), tmp_path)
     for title in SECTIONS:
         assert f"## {title}" in text
     assert "written by | verl" in text
@@ -142,9 +150,8 @@ def test_what_a_model_wrote_cannot_become_markup(make_run) -> None:
     attempt = Rollout(task.id, 0, (Trajectory((turn,)),), Status.OK, Score(1.0))
     store.write_groups(0, [Group(task, 0, 0, (attempt,))])
     store.append_event("crashed", 69, error=HOSTILE)
-    sources = read_sources([f"{'<b>x</b>'}={store.folder}"])
     remark = Remark(HOSTILE, "error", HOSTILE, 3, 4, HOSTILE, (HOSTILE,))
-    text = report(sources, store.folder, {sources[0].label: [remark]})[0].read_text(encoding="utf-8")
+    text = write_report(store, [], [remark]).read_text(encoding="utf-8")
     found = seen(store.folder / "report.html")
     assert not {"script", "b"} & set(found.tags)
     assert all(a.startswith(("data:image/", "#")) for a in found.addresses)
@@ -166,7 +173,7 @@ def test_marks_of_others_end_neither_code_nor_bold_nor_a_fence() -> None:
 
 def test_one_step_and_a_reward_that_is_never_finite_have_reports(tmp_path: Path) -> None:
     one = write_log(tmp_path / "one.jsonl", [fallen(1)])
-    text = report(read_sources([one]), tmp_path / "one")[0].read_text(encoding="utf-8")
+    text = markdown(of_one(read_sources([one])[0], [], []), tmp_path)
     assert "too few to tell learning from noise" in text
     never = write_log(tmp_path / "nan.jsonl", [{"critic/score/mean": math.nan, "actor/entropy": 0.5}] * 12)
     text = report(read_sources([never]), tmp_path / "nan")[0].read_text(encoding="utf-8")
@@ -180,8 +187,7 @@ def test_a_comparison_ranks_with_intervals_says_where_curves_part_and_why(tmp_pa
     finding = Remark("entropy collapse", "warning", "Entropy fell to 40 %.", 51, 60, "entropy")
     mild = Remark("healthy growth", "info", "It grew.", 60, 61, "reward/mean")
     sources = read_sources([bad, good])
-    files = report(sources, tmp_path / "out", {"bad": [mild, finding], "good": []})
-    text = files[0].read_text(encoding="utf-8")
+    text = compared(sources, {"bad": [mild, finding], "good": []})
     assert "| 1 | good | `reward/mean` | 1 | 0.99" in text or "| 1 | good | `reward/mean` | 1 | 1.0" in text
     assert "the intervals do not touch" in text
     assert "good and bad part at step" in text
@@ -189,15 +195,44 @@ def test_a_comparison_ranks_with_intervals_says_where_curves_part_and_why(tmp_pa
     assert 57 <= step <= 62
     assert "The finding nearest to that: **entropy collapse** in bad, steps 51 to 60: Entropy fell to 40 %." in text
     assert "One run each: another seed may end elsewhere" in text
-    without = report(sources, tmp_path / "without")[0].read_text(encoding="utf-8")
-    assert "`entropy` parted before the reward, at step" in without
+    assert "`entropy` parted before the reward, at step" in compared(sources, {})
 
 
-def test_runs_of_ours_that_differ_in_the_seed_alone_are_told_so_and_equal_ones_are_noise(make_run, make_row) -> None:
+def test_runs_of_ours_that_differ_in_the_seed_alone_are_told_so_and_alike_ones_are_noise(make_run, make_row) -> None:
     one = make_run("one")
-    other = make_run("other", rows=[make_row(k + 500) | {"step": k} for k in range(70)])
-    names = [str(one.folder), str(other.folder)]
+    other = make_run(
+        "other", rows=[make_row(k) | {"reward/mean": make_row(k)["reward/mean"] + 1e-6} for k in range(70)]
+    )
     (one.folder / "config.toml").write_text((one.folder / "config.toml").read_text().replace("seed = 3", "seed = 4"))
-    text = report(read_sources(names), one.folder.parent / "out")[0].read_text(encoding="utf-8")
+    text = compared(read_sources([str(one.folder), str(other.folder)]), {})
     assert "Their configs differ in the seed alone." in text
-    assert "## Methods over seeds" in text
+    assert "the intervals overlap, so the order is **inside the noise**" in text
+    assert "do not part in `reward/mean`" in text
+
+
+def test_seeds_of_one_label_have_an_interval_over_seeds(tmp_path: Path) -> None:
+    words = []
+    for i in range(3):
+        rows = [{"critic/score/mean": i / 10 + random.Random(100 * i + k).gauss(0, 1e-4)} for k in range(20)]
+        words.append(f"same={write_log(tmp_path / f'{i}.jsonl', rows)}")
+    text = compared(read_sources(words), {})
+    found = re.search(r"\| 1 \| same \| `reward/mean` \| 3 \| (\S+) \((\S+) to (\S+)\)", text)
+    assert found is not None
+    assert [float(n) for n in found.groups()] == pytest.approx([0.1, 0.0, 0.2], abs=1e-3)
+
+
+def test_two_logs_make_one_page_with_a_comparison_and_a_report_of_each(tmp_path: Path) -> None:
+    words = [
+        write_log(tmp_path / f"{name}.jsonl", [{"critic/score/mean": k / 9} for k in range(9)]) for name in ("a", "b")
+    ]
+    files = report(read_sources(words), tmp_path / "out")
+    text = files[0].read_text(encoding="utf-8")
+    assert [line for line in text.splitlines() if line.startswith("## ")] == [
+        "## Comparison",
+        "## All in one figure",
+        "## a",
+        "## b",
+    ]
+    assert text.count("### Key observations") == 2
+    assert all((tmp_path / "out" / "figures" / f"{name}.png").is_file() for name in ("comparison", "a-main", "b-main"))
+    assert "Their" not in text.partition("## All")[0]
