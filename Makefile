@@ -72,6 +72,7 @@ format: $(DEV)
 docs: $(DOCS)
 	$(BIN)/python docs/make_config.py --check docs/configuration.md
 	$(BIN)/python -m ratchet.core.metric | diff - docs/metrics.md
+	$(BIN)/python -m ratchet.logs | diff - docs/foreign-keys.md
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 bench: $(BENCH)

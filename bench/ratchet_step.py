@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ratchet.algorithms.table import build_algorithm
-from ratchet.config.schema import AlgorithmSection, TrainSection
+from ratchet.config.learning import AlgorithmSection, TrainSection
 from ratchet.core.protocols import Outcome, PolicyHandle, Sampling
 from ratchet.core.rollout import Group, Score, Status
 from ratchet.core.shape import ModelShape

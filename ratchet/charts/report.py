@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ratchet.charts.series import CLEAR, END_STEPS, ROUNDING, Move, Series, metric_series, move
+from ratchet.charts.series import CLEAR, END_STEPS, ROUNDING, WORK, Move, Series, metric_series, move
 from ratchet.charts.setup import setup
 from ratchet.charts.tables import largest_first, summed, table
 from ratchet.charts.text import duration, flops, number, percent, quantity, relative_change, size
@@ -217,7 +217,7 @@ def _time(rows: Sequence[Row]) -> list[str]:
     parts = [*largest_first(summed(rows, "time/")), *largest_first(summed(rows, "wait/"))]
     body = [(f"`{name}`", duration(seconds), percent(seconds / total)) for name, seconds in parts]
     tokens = sum(row.get("tokens/generated", 0.0) for row in rows)
-    work = sum(row.get("flops/generate/step", 0.0) + row.get("flops/train/step", 0.0) for row in rows)
+    work = sum(row.get(name, 0.0) for row in rows for name in WORK)
     costs = (
         f"{tokens:,.0f} tokens sampled (`tokens/generated`), {number(tokens / total)} a second; {flops(work)} "
         f"(`flops/*/step`), {flops(work / total)}/s; "

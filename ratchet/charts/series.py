@@ -138,6 +138,10 @@ def resumes(store: RunStore) -> list[int]:
     return sorted({int(event["step"]) for event in store.events() if event["kind"] == "resume"})
 
 
+WORK = tuple(f"flops/{what}/step" for what in ("generate", "agents", "train", "curriculum"))
+"""All that a step computes."""
+
+
 @dataclass(frozen=True, slots=True)
 class Axis:
     """What a chart may have on its x axis."""
@@ -161,7 +165,7 @@ AXES: Mapping[str, Axis] = {
     "step": Axis("Step", lambda rows: {int(row["step"]): float(row["step"]) for row in rows}),
     "rollouts": Axis("Rollouts", _running_sum("rollouts/step")),
     "tokens": Axis("Generated Tokens", _running_sum("tokens/generated")),
-    "flops": Axis("FLOPs", _running_sum("flops/generate/step", "flops/train/step")),
+    "flops": Axis("FLOPs", _running_sum(*WORK)),
     "time": Axis("Time (minutes)", lambda rows: {k: v / 60 for k, v in _running_sum("time/step")(rows).items()}),
 }
 """Axes by the name the command line knows them by. All but ``step`` count up to the end of the step."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ratchet.charts.tables import table
-from ratchet.config.schema import AlgorithmSection
+from ratchet.config.learning import AlgorithmSection
 from ratchet.store.run_store import RunStore
 
 

@@ -281,6 +281,68 @@ def evaluate(run: Path, step: int | None, tasks: int, samples: int, split: str) 
 
 
 @main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--step", type=int, default=None, help="Checkpoint to play with; the last one unless given.")
+@click.option("--tasks", default=64, show_default=True, type=click.IntRange(min=1), help="Held-out bugs.")
+@click.option("--size", default=8, show_default=True, type=click.IntRange(min=1), help="Patches, and tests, per bug.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
+def selfplay(run: Path, step: int | None, tasks: int, size: int, as_json: bool, plain: bool) -> None:
+    """Let a checkpoint of RUN choose its patches by its own tests.
+
+    For each held-out bug it writes several patches and tests; the patch that its tests score highest is the answer.
+    """
+    import json
+
+    from ratchet.store.run_store import RunStore
+
+    RunStore.open(run)
+    from ratchet.cli.selfplay import selfplay_json, selfplay_text
+    from ratchet.cli.view import watching
+    from ratchet.run.observer import Silent
+    from ratchet.run.selfplay import selfplay as play
+
+    if as_json:
+        click.echo(json.dumps(selfplay_json(play(run, step, tasks=tasks, size=size, observer=Silent())), indent=1))
+        return
+    with watching(plain=plain) as observer:
+        result = play(run, step, tasks=tasks, size=size, observer=observer)
+    click.echo(selfplay_text(result))
+
+
+@main.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--format", "form", default="auto", help="Form of the log, such as console or csv; found out unless given."
+)
+@click.option("--framework", default="auto", help="Who wrote it, such as verl or trl; found out unless given.")
+@click.option("--run", default=None, help="Which run, where a file or folder holds several.")
+@click.option("--merge", is_flag=True, help="PATHS are files of one run; else each is a log of its own.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def logs(paths: tuple[Path, ...], form: str, framework: str, run: str | None, merge: bool, as_json: bool) -> None:
+    """Say what is in training logs: PATHS
+
+    Of any framework: printed output, JSON lines, trainer_state.json, TensorBoard, CSV, W&B, trackio, MLflow, or folders
+    with these. Prints form, framework and why, series, what is not recognised, and what was handled. The exit code is 2
+    if a log is no log of reinforcement learning.
+    """
+    import json
+
+    from ratchet.cli.logs import log_text, log_tree
+    from ratchet.logs.read import read_log
+
+    asked = [paths] if merge else [(path,) for path in paths]
+    read = [read_log(some, format=form, framework=framework, run=run, need_reward=False) for some in asked]
+    if as_json:
+        click.echo(json.dumps([log_tree(log) for log in read] if len(read) > 1 else log_tree(read[0]), indent=2))
+    else:
+        click.echo("\n\n\n".join(log_text(log) for log in read))
+    for log in read:
+        if (objection := log.objection()) is not None:
+            raise objection
+
+
+@main.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--metric", "metrics", multiple=True, help="Metric to draw; several are allowed.")
 @click.option(

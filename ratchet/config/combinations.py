@@ -19,6 +19,7 @@ def refused(config: RunConfig) -> Iterator[str]:
     yield from _overlap(config)
     yield from _replay(config)
     yield from _staleness(config)
+    yield from _problems(config)
 
 
 def _batches(config: RunConfig) -> Iterator[str]:
@@ -102,4 +103,24 @@ def _staleness(config: RunConfig) -> Iterator[str]:
         yield (
             f"{cause} makes fresh batches up to {worst} steps stale, more than buffer.max_staleness = {bound} "
             "lets through: refresh more often, or raise the bound"
+        )
+
+
+def _problems(config: RunConfig) -> Iterator[str]:
+    positives, source = config.positives.per_step, config.data.from_run
+    for name, wanted in (("curriculum.problems", config.curriculum.problems), ("positives.per_step", positives)):
+        if wanted and source:
+            yield (
+                f"{name} = {wanted} chooses what is trained on, but data.from_run takes what another run recorded: "
+                "leave one of them out"
+            )
+    if positives and config.buffer.kind == "replay":
+        yield (
+            f'positives.per_step = {positives} trains recent successes again, and buffer.kind = "replay" trains whole '
+            'groups again: set buffer.kind = "fifo", or positives.per_step = 0'
+        )
+    if positives and not config.record.rollouts:
+        yield (
+            f"positives.per_step = {positives} takes successes from the recorded rollouts, and record.rollouts = false "
+            "keeps none: set it to true, or positives.per_step = 0"
         )

@@ -11,7 +11,8 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from ratchet.config.curve import KINDS, is_curve
-from ratchet.config.schema import AlgorithmSection, RunConfig
+from ratchet.config.learning import AlgorithmSection
+from ratchet.config.schema import RunConfig
 from ratchet.core.errors import ConfigError, nearest
 
 PACKAGE = Path(__file__).resolve().parent.parent

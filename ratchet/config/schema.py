@@ -7,13 +7,15 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ratchet.config.combinations import refused
-from ratchet.config.curve import Curve, PositiveCurve, WholeCurve, values_of
-
-
-class Section(BaseModel):
-    """A table of a recipe: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+from ratchet.config.curve import PositiveCurve, WholeCurve
+from ratchet.config.learning import (
+    AlgorithmSection,
+    CurriculumSection,
+    PositivesSection,
+    RewardSection,
+    TrainSection,
+)
+from ratchet.config.section import Section
 
 
 class RunSection(Section):
@@ -110,81 +112,6 @@ class ExploreSection(Section):
     )
 
 
-class AlgorithmSection(BaseModel):
-    """The method. Keys not listed here are options of the named algorithm."""
-
-    model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
-
-    name: str = Field("grpo", min_length=1, description="A row of the table, or file.py:builder.")
-    lr: PositiveCurve = Field(1e-6, description="Learning rate.")
-    kl_coef: Curve = Field(0.0, description="Weight of the KL divergence to the starting policy in the loss.")
-    kl: Literal["exact", "k1", "k2", "k3"] = Field(
-        "exact",
-        description="How that divergence is measured: exact sums over the vocabulary; k1, k2 and k3 estimate it from "
-        "the sampled token.",
-    )
-    sampler_kl_coef: Curve = Field(0.0, description="Weight of the KL divergence to the sampling policy in the loss.")
-    sampler_kl: Literal["k1", "k2", "k3"] = Field(
-        "k3", description="How that divergence is estimated from the sampled token."
-    )
-    entropy_coef: Curve = Field(0.0, description="Weight of the entropy bonus in the loss.")
-    correction: Literal["none", "token", "sequence", "geometric"] = Field(
-        "none",
-        description="Importance weight of the policy at the start of the step against the sampler: of each token, of "
-        "the whole sample (product), or of its geometric mean.",
-    )
-    correction_mode: Literal["truncate", "mask"] = Field(
-        "truncate", description="truncate cuts weights at correction_high; mask drops what lies outside the bounds."
-    )
-    correction_high: float = Field(2.0, ge=1, description="Largest importance weight.")
-    correction_low: float = Field(0.0, ge=0, le=1, description="Smallest importance weight that mask lets through.")
-
-    @property
-    def options(self) -> dict[str, object]:
-        return dict(self.model_extra or {})
-
-    @model_validator(mode="after")
-    def _terms(self) -> AlgorithmSection:
-        # On the policy's own tokens the mean gradient of log p is zero; on the sampler's it is not, so k1 serves there.
-        if self.kl == "k1" and any(values_of(self.kl_coef)):
-            raise ValueError(
-                'kl = "k1" has a gradient of mean zero, so kl_coef cannot hold the policy back: set kl = "exact", '
-                '"k2" or "k3", or kl_coef = 0 to measure only'
-            )
-        if self.correction_low and (self.correction == "none" or self.correction_mode == "truncate"):
-            raise ValueError(
-                f"correction_low = {self.correction_low:g} is used by masking only: set correction_mode = "
-                '"mask" and a correction, or correction_low = 0'
-            )
-        return self
-
-
-class TrainSection(Section):
-    """The optimiser and how a batch is cut."""
-
-    steps: int = Field(100, ge=1, description="Training steps.")
-    updates_per_batch: int = Field(
-        1, ge=1, description="Optimiser steps per batch: its prompts are dealt into so many parts."
-    )
-    micro_batch_tokens: int = Field(4096, ge=1, description="Most tokens per forward pass; a longer sample goes alone.")
-    max_logits: int = Field(1 << 25, ge=1024, description="Most logits held at once.")
-    grad_clip: float = Field(1.0, gt=0, description="Largest gradient norm; longer gradients are scaled down to it.")
-    betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's moment decays.")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")
-    reference_kl: bool = Field(
-        True, description="Measure the KL to the starting policy each step, even at coefficient 0."
-    )
-    overlap: bool = Field(
-        False, description="Train in a thread while the sampler works on the steps that sync.offset lets it begin."
-    )
-
-    @model_validator(mode="after")
-    def _betas(self) -> TrainSection:
-        if not all(0 <= b < 1 for b in self.betas):
-            raise ValueError(f"betas = {self.betas} must lie in [0, 1)")
-        return self
-
-
 class SyncSection(Section):
     """When the sampler gets new weights."""
 
@@ -238,6 +165,34 @@ class EngineSection(Section):
     max_rows: int = Field(512, ge=1, description="Most sequences generated at once; the rest wait their turn.")
 
 
+class SubagentSection(Section):
+    """Who speaks for the frozen agents that an environment spawns."""
+
+    policy: str = Field(
+        "start",
+        min_length=1,
+        description='"start" is the policy the run begins with; else a folder of a Hugging Face checkpoint, or the URL '
+        "of a server that speaks OpenAI's chat completions, http://127.0.0.1:8000/v1 say.",
+    )
+    model: str = Field("", description="Name of the model that a server is asked for.")
+    max_tokens: int = Field(256, ge=1, description="Most new tokens per turn of an agent.")
+    temperature: float = Field(1.0, ge=0, description="Sampling temperature; 0 is greedy.")
+    top_p: float = Field(1.0, gt=0, le=1, description="Smallest likely set whose mass reaches this is kept.")
+    top_k: int = Field(0, ge=0, description="Likeliest tokens kept; 0 keeps all.")
+    timeout_s: float = Field(120.0, gt=0, description="Most seconds a server may take for one answer.")
+
+    @property
+    def is_server(self) -> bool:
+        """Whether the agents live behind a URL."""
+        return self.policy.startswith(("http://", "https://"))
+
+    @model_validator(mode="after")
+    def _named(self) -> SubagentSection:
+        if self.is_server and not self.model:
+            raise ValueError(f'policy = "{self.policy}" is a server: set model to the name it knows the model by')
+        return self
+
+
 class SandboxSection(Section):
     """Where code written by the policy runs, and what it may use. Limits are those of one check."""
 
@@ -247,7 +202,9 @@ class SandboxSection(Section):
     allow_unsafe: bool = Field(
         False, description="Run untrusted code without isolation where none can be had; recorded in the run."
     )
-    workers: int = Field(0, ge=0, description="Warm workers that check at the same time; 0 takes one more than CPU cores.")
+    workers: int = Field(
+        0, ge=0, description="Warm workers that check at the same time; 0 takes one more than there are CPU cores."
+    )
     wall_s: float = Field(2.0, gt=0, description="Most seconds of one check, then everything in it is killed.")
     cpu_s: float = Field(2.0, gt=0, description="Most CPU seconds of one process, rounded up to whole ones.")
     memory_mb: int = Field(256, ge=64, description="Most memory of one process, in MiB of address space.")
@@ -283,12 +240,16 @@ class RunConfig(Section):
     environment: EnvironmentSection
     warm_start: WarmStartSection = Field(default_factory=WarmStartSection)
     explore: ExploreSection = Field(default_factory=ExploreSection)
+    reward: RewardSection = Field(default_factory=RewardSection)
     algorithm: AlgorithmSection = Field(default_factory=AlgorithmSection)
     train: TrainSection = Field(default_factory=TrainSection)
     sync: SyncSection = Field(default_factory=SyncSection)
     data: DataSection = Field(default_factory=DataSection)
+    curriculum: CurriculumSection = Field(default_factory=CurriculumSection)
+    positives: PositivesSection = Field(default_factory=PositivesSection)
     buffer: BufferSection = Field(default_factory=BufferSection)
     engine: EngineSection = Field(default_factory=EngineSection)
+    subagent: SubagentSection = Field(default_factory=SubagentSection)
     sandbox: SandboxSection = Field(default_factory=SandboxSection)
     eval: EvalSection = Field(default_factory=EvalSection)
     record: RecordSection = Field(default_factory=RecordSection)

@@ -25,7 +25,8 @@ from typing import Any
 
 from ratchet.config import read
 from ratchet.config.read import config_from_tree, find_recipe, merge, parse_override, read_tree
-from ratchet.config.schema import RunConfig, Section
+from ratchet.config.schema import RunConfig
+from ratchet.config.section import Section
 from ratchet.core.errors import ConfigError, nearest
 
 KEYS = ("base", "seeds", "axes")

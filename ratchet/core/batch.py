@@ -32,6 +32,9 @@ class Batch:
     logp_teacher: Tensor | None = None
     """(N,) float32: log-probability under the teacher, for algorithms that need "teacher"."""
 
+    given: Tensor | None = None
+    """(S,) float32: the advantage of samples that are shown once more and keep it; NaN where it is to be derived."""
+
     @property
     def num_samples(self) -> int:
         return len(self.group)
@@ -88,6 +91,7 @@ class Batch:
             greedy_reward=None if self.greedy_reward is None else self.greedy_reward[samples],
             value=None if self.value is None else self.value[at],
             logp_teacher=None if self.logp_teacher is None else self.logp_teacher[at],
+            given=None if self.given is None else self.given[samples],
         )
 
     def tokens_of(self, samples: Tensor) -> Tensor:

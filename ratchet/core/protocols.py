@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ratchet.core.rollout import Floats, Score, StopReason, Tokens
 from ratchet.core.task import Message, Split, Task
+from ratchet.core.tools import ToolCall, ToolSpec
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,13 +94,44 @@ class Reply:
     text: str
     num_tokens: int
     stop: StopReason
+    calls: tuple[ToolCall, ...] = ()
+    """The tool calls in it, in the form of the policy's own chat template."""
+
+
+class PromptTooLong(Exception):
+    """The conversation leaves no room for an answer. It is counted, never cut."""
+
+
+class AgentFailed(Exception):
+    """An agent elsewhere did not answer: its server failed, refused, or said nothing that can be read."""
 
 
 class PolicyHandle(Protocol):
     """The policy as an environment sees it: text in, text out; every turn is recorded behind its back."""
 
-    async def chat(self, messages: Sequence[Message]) -> Reply:
-        """Continue the conversation with `messages` and return the policy's next turn."""
+    async def chat(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> Reply:
+        """Continue the conversation with `messages` and return the policy's next turn.
+
+        `tools` are those it is told of when the conversation opens; later calls cannot change them.
+        """
+        ...
+
+
+@runtime_checkable
+class Spawns(Protocol):
+    """A handle that can spawn frozen agents: their turns are recorded beside its own, and never trained on."""
+
+    async def chat(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> Reply:
+        """See `PolicyHandle`."""
+        ...
+
+    def spawn(self, agent: str) -> Spawns:
+        """Return the handle of a new agent, which begins with an empty conversation. It counts as spawned by the turn
+        before; the name is for the record. Its `chat` may raise `PromptTooLong` and `AgentFailed`."""
+        ...
+
+    def ended(self, outcome: str) -> None:
+        """Say how this agent ended, in a word for the record."""
         ...
 
 
@@ -138,8 +170,12 @@ class Environment(Protocol):
 class Demonstrates(Protocol):
     """An environment that can show how a task is answered, for a warm start by supervised fine-tuning."""
 
-    def demonstration(self, task: Task, rng: random.Random) -> str:
-        """Return the text of one answer, end token excluded; different draws may show different quality."""
+    def demonstration(self, task: Task, rng: random.Random) -> str | Sequence[Message]:
+        """Return the text of one answer, end token excluded; different draws may show different quality.
+
+        Where a task takes several turns: what follows its prompt, from the policy's first turn to its last, with what
+        it is told in between.
+        """
         ...
 
 

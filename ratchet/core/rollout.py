@@ -72,6 +72,8 @@ class Turn:
     """From request to completion, waiting included."""
     switches: tuple[tuple[int, int], ...] = ()
     """Where newer weights took over in the middle: (place of the first output token they sampled, their version)."""
+    began: float = 0.0
+    """When it was asked for, in seconds from the beginning of the rollout."""
 
     @property
     def token_versions(self) -> NDArray[np.int32]:
@@ -92,6 +94,10 @@ class Trajectory:
     """False for frozen agents: their tokens are observations."""
     parent: int = -1
     """Index of the trajectory that spawned this one within the rollout; -1 for the root."""
+    parent_turn: int = -1
+    """Number of the parent's turn that spawned it; -1 for the root."""
+    outcome: str = ""
+    """How the environment says that it ended; empty for the root."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,3 +154,12 @@ class Group:
     def usable(self) -> tuple[Rollout, ...]:
         """The rollouts that have a score."""
         return tuple(r for r in self.rollouts if r.status is Status.OK)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Positive:
+    """A success of an earlier step that is to be trained on once more."""
+
+    group: Group
+    """The attempts it was sampled with: they decide its advantage."""
+    rollout: Rollout

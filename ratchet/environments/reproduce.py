@@ -184,7 +184,10 @@ class Reproduce(BaseModel):
 
         **Raises**: `ConfigError` if a bug of the file is none: see `reproduce_pairs`.
         """
-        role = role_of(index, self.testwriter_share)
+        return self.task_for(split, index, role_of(index, self.testwriter_share))
+
+    def task_for(self, split: Split, index: int, role: Role) -> Task:
+        """Return task `index` as it is asked in a role: both roles see the same bug."""
         if self._rows is not None:
             self._refuse_bad_pairs()
             pair = bug_pair(self._rows.row(split, index))
@@ -224,6 +227,10 @@ class Reproduce(BaseModel):
         """Return 1 if the answer does what its role asks, else 0; the part is named `reproduced` or `fixed`."""
         verdict, _ = await self._judge(task, text)
         return _score(task.extras["role"], verdict)
+
+    async def run_test(self, task: Task, source: str, test: str) -> RunOutcome:
+        """Return how a test ends when it is run against a version of the task's file."""
+        return await self._check(task.extras, source, test)
 
     async def audit(self, task: Task, text: str) -> float:
         """Return the share of a tiny function's mutants that the test of an answer kills."""
@@ -302,10 +309,10 @@ class Reproduce(BaseModel):
             test = added_test(text)
             if not test or len(test) > LONGEST_ANSWER:
                 return NO_TEST, False
-            verdict, valid = await self._judge_test(extras, test, 0)
+            verdict, valid = await self._judge_test(task, test, 0)
             if not verdict.value:
                 return verdict, valid
-            again = [await self._judge_test(extras, test, turn) for turn in range(1, self.confirm + 1)]
+            again = [await self._judge_test(task, test, turn) for turn in range(1, self.confirm + 1)]
             return confirmed(verdict, [other for other, _ in again]), valid
         patched = apply_edits(extras["buggy"], read_edits(text))
         if patched is None or len(patched) > LONGEST_ANSWER:
@@ -322,9 +329,10 @@ class Reproduce(BaseModel):
                 break
         return fixes(outcomes), False
 
-    async def _judge_test(self, extras: Mapping[str, Any], test: str, turn: int) -> tuple[Verdict, bool]:
-        buggy: RunOutcome | None = None
-        if turn % 2:  # the order must not tell a test which version it meets
+    async def _judge_test(self, task: Task, test: str, turn: int) -> tuple[Verdict, bool]:
+        extras, buggy = task.extras, None
+        # A test that knew the order of its runs could tell the versions apart: from the second turn on it is drawn.
+        if turn and stream("order", task.id, test, turn).random() < 0.5:
             buggy = await self._check(extras, extras["buggy"], test, turn)
         fixed = await self._check(extras, extras["fixed"], test, turn)
         valid = fixed is RunOutcome.PASSED

@@ -9,11 +9,12 @@ Replies count one token per character.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from ratchet.core.protocols import Reply
+from ratchet.core.protocols import PolicyHandle, Reply
 from ratchet.core.rollout import StopReason
 from ratchet.core.task import Message
+from ratchet.core.tools import ToolSpec, format_of
 
 
 class Scripted:
@@ -26,13 +27,54 @@ class Scripted:
         self.asked: list[tuple[Message, ...]] = []
         """The messages of each call so far."""
 
-    async def chat(self, messages: Sequence[Message]) -> Reply:
-        """Return the next reply. **Raises**: `AssertionError` if the script has ended."""
+    async def chat(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> Reply:
+        """Return the next reply; its tool calls stand in the default form. **Raises**: `AssertionError` at the end."""
         turn = len(self.asked)
         assert turn < len(self._replies), f"the script has {len(self._replies)} replies, and this is call {turn + 1}"
         self.asked.append(tuple(messages))
         text = self._replies[turn]
-        return Reply(text=text, num_tokens=len(text), stop=self._stop)
+        return Reply(text=text, num_tokens=len(text), stop=self._stop, calls=format_of("").calls(text))
+
+
+class ScriptedTeam(Scripted):
+    """An orchestrator with prepared replies whose agents are scripts too: for environments that spawn agents."""
+
+    def __init__(self, replies: Iterable[str], agents: Callable[[str], PolicyHandle]) -> None:
+        """`agents` gives the policy of each agent that is spawned, by its name."""
+        super().__init__(replies)
+        self._make = agents
+        self.spawned: list[ScriptedAgent] = []
+
+    def spawn(self, agent: str) -> ScriptedAgent:
+        """Return the handle of a new agent."""
+        self.spawned.append(ScriptedAgent(agent, self._make(agent), self._make))
+        return self.spawned[-1]
+
+    def ended(self, outcome: str) -> None:
+        """Nothing: an orchestrator is not ended by anyone."""
+
+
+class ScriptedAgent:
+    """An agent of a `ScriptedTeam`."""
+
+    def __init__(self, name: str, policy: PolicyHandle, agents: Callable[[str], PolicyHandle]) -> None:
+        self.name, self._policy, self._make = name, policy, agents
+        self.outcome = ""
+        """How the environment says that it ended."""
+        self.spawned: list[ScriptedAgent] = []
+
+    async def chat(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> Reply:
+        """Return what its policy says."""
+        return await self._policy.chat(messages, tools)
+
+    def spawn(self, agent: str) -> ScriptedAgent:
+        """Return the handle of a new agent below it."""
+        self.spawned.append(ScriptedAgent(agent, self._make(agent), self._make))
+        return self.spawned[-1]
+
+    def ended(self, outcome: str) -> None:
+        """Remember how it ended."""
+        self.outcome = outcome
 
 
 class Silent:
@@ -42,7 +84,7 @@ class Silent:
         self.asked = asyncio.Event()
         """Set once somebody waits for a reply."""
 
-    async def chat(self, messages: Sequence[Message]) -> Reply:
+    async def chat(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> Reply:
         """Wait until cancelled."""
         self.asked.set()
         await asyncio.get_running_loop().create_future()

@@ -22,6 +22,8 @@ BUILT_IN: Mapping[str, str] = {
     "questions": "ratchet.environments.questions:Questions",
     "reasoning_gym": "ratchet.environments.gym:ReasoningGym",
     "reproduce": "ratchet.environments.reproduce:Reproduce",
+    "swarm": "ratchet.environments.swarm:Swarm",
+    "wide_search": "ratchet.environments.search:WideSearch",
 }
 """Name to class. Classes are imported when asked for, so that listing the names stays quick."""
 

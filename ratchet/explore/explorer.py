@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from numbers import Real
 
-from ratchet.core.errors import RatchetError
-from ratchet.core.protocols import Engine, Environment, Outcome, Sampling
+from ratchet.core.errors import ConfigError, RatchetError
+from ratchet.core.protocols import AgentFailed, Engine, Environment, Outcome, PromptTooLong, Sampling
 from ratchet.core.rollout import Group, Rollout, Score, Status
 from ratchet.core.seeds import derive
 from ratchet.core.task import Split, Task
-from ratchet.explore.handle import PromptTooLong, RecordingHandle
+from ratchet.explore.handle import EngineSpeaker, RecordingHandle, Speaker
 from ratchet.policy.tokenizer import Tokenizer
 from ratchet.rewards.errors import RewardError
 
@@ -28,6 +28,13 @@ class ExploreLimits:
     rollout_timeout_s: float
 
 
+def no_agents() -> Speaker:
+    """Raise `ConfigError`: nobody speaks for agents here."""
+    raise ConfigError(
+        "The environment spawns agents, and nothing says who speaks for them: give the explorer `frozen`."
+    )
+
+
 class Explorer:
     """Makes groups: asks the environment for tasks, plays the attempts, turns failures into statuses."""
 
@@ -39,9 +46,16 @@ class Explorer:
         split: Split,
         sampling: Sampling,
         limits: ExploreLimits,
+        *,
+        task_at: Callable[[int], int] = lambda index: index,
+        names: tuple[str | int, ...] = (),
+        frozen: Callable[[], Speaker] = no_agents,
     ) -> None:
+        """`task_at` says which task of the split stands at an index; `names` make its draws different from others'.
+        `frozen` gives who speaks for the agents that an environment spawns."""
         self._environment, self._engine, self._tokenizer = environment, engine, tokenizer
         self._split, self._sampling, self._limits = split, sampling, limits
+        self._task_at, self._names, self._frozen = task_at, names, frozen
 
     async def groups(
         self, step: int, first: int, prompts: int, samples: int, *, skip: Collection[int] = (), greedy: bool = False
@@ -51,7 +65,7 @@ class Explorer:
         Indexes in `skip` are left out. With `greedy`, each group has one more attempt at temperature 0.
         """
         indexes = [first + i for i in range(prompts) if first + i not in skip]
-        tasks = [self._environment.task(self._split, index) for index in indexes]
+        tasks = [self._environment.task(self._split, self._task_at(index)) for index in indexes]
         plays = [
             [asyncio.ensure_future(self._attempt(task, index, attempt, self._sampling)) for attempt in range(samples)]
             for index, task in zip(indexes, tasks, strict=True)
@@ -73,11 +87,9 @@ class Explorer:
     async def _attempt(self, task: Task, index: int, attempt: int, sampling: Sampling) -> Rollout:
         """Play one attempt to its end or to its limit."""
         handle = RecordingHandle(
-            self._engine,
-            self._tokenizer,
-            sampling,
-            context=self._limits.context,
-            seed=derive(self._split.seed, self._split.name, index, attempt),
+            EngineSpeaker(self._engine, self._tokenizer, sampling, self._limits.context),
+            self._frozen,
+            seed=derive(self._split.seed, self._split.name, *self._names, index, attempt),
         )
         started = time.perf_counter()
         status, error, score = Status.OK, "", None
@@ -88,6 +100,8 @@ class Explorer:
             score, metrics = _checked(outcome), _numbers(outcome.metrics)
         except PromptTooLong as reason:
             status, error = Status.PROMPT_TOO_LONG, str(reason)
+        except AgentFailed as reason:
+            status, error = Status.ENVIRONMENT_ERROR, str(reason)
         except RewardError as reason:
             status, error = reason.status, str(reason)
         except TimeoutError as reason:
@@ -102,7 +116,7 @@ class Explorer:
         return Rollout(
             task_id=task.id,
             attempt=attempt,
-            trajectories=(handle.trajectory(),),
+            trajectories=handle.trajectories(),
             status=status,
             score=score if status is Status.OK else None,
             error=error,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ratchet.core.rollout import Group
+from ratchet.core.rollout import Group, Tokens, Trajectory, Turn
 
 
 def explore_metrics(groups: Sequence[Group]) -> dict[str, float]:
@@ -41,6 +41,14 @@ def explore_metrics(groups: Sequence[Group]) -> dict[str, float]:
     if certain := [r.score.value for r in greedy if r.score is not None]:
         metrics["reward/greedy"] = float(np.mean(certain))
         metrics["tokens/greedy"] = float(sum(r.output_tokens for r in greedy))
+    agents = [t for r in rollouts for t in r.trajectories if not t.trainable]
+    if agents:
+        metrics["agents/spawned"] = float(len(agents))
+        metrics["tokens/agents"] = float(sum(len(turn.output) for t in agents for turn in t.turns))
+        for outcome in sorted({t.outcome for t in agents if t.outcome}):
+            metrics[f"ledger_agents/{outcome}"] = float(sum(t.outcome == outcome for t in agents))
+    if any(len(t.turns) > 1 for r in rollouts for t in r.trajectories if t.trainable):
+        metrics["prefix/breaks"] = float(sum(_breaks(t) for r in rollouts for t in r.trajectories if t.trainable))
     for reason in sorted({r.status.value for r in rollouts} - {"ok"}):
         metrics[f"drop/{reason}"] = float(sum(r.status.value == reason for r in rollouts))
     return metrics
@@ -48,3 +56,13 @@ def explore_metrics(groups: Sequence[Group]) -> dict[str, float]:
 
 def _spread(group: Group) -> float:
     return float(np.std([r.score.value for r in group.usable if r.score is not None]))
+
+
+def _breaks(trajectory: Trajectory) -> int:
+    """Return how many turns do not begin with all tokens of the turn before and its answer."""
+    pairs = zip(trajectory.turns, trajectory.turns[1:], strict=False)
+    return sum(not np.array_equal(b.prompt[: len(seen)], seen) for b, seen in ((b, _seen(a)) for a, b in pairs))
+
+
+def _seen(turn: Turn) -> Tokens:
+    return np.concatenate([turn.prompt, turn.output])

@@ -20,6 +20,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from ratchet.core.errors import ConfigError, ModelError
 from ratchet.core.rollout import Tokens
 from ratchet.core.task import Message
+from ratchet.core.tools import ToolCall, ToolFormat, ToolSpec, described, format_of
 
 TINY_TEMPLATE = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' + message['content'] }}"
@@ -43,7 +44,7 @@ class Tokenizer:
         """`settings` is the content of ``tokenizer_config.json``; `end_tokens` come from the model's configs."""
         self.backend, self.settings = backend, settings
         self.end_tokens = tuple(end_tokens)
-        self._chats: dict[tuple[Message, ...], Tokens] = {}
+        self._chats: dict[tuple[tuple[Message, ...], tuple[str, ...]], Tokens] = {}
         self.vocab_size = backend.get_vocab_size(with_added_tokens=True)
 
     @cached_property
@@ -64,12 +65,21 @@ class Tokenizer:
         """Return each token as text, special tokens included: a view for people."""
         return [str(self.backend.id_to_token(int(t))) for t in tokens]
 
-    def render(self, messages: Sequence[Message], *, reply: bool = True) -> str:
-        """Return the conversation as the chat template writes it, with the opening of a reply unless told not to."""
+    def render(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), *, reply: bool = True) -> str:
+        """Return the conversation as the chat template writes it, with the opening of a reply unless told not to.
+
+        Tools are told by the template where it knows any, else by the system message.
+        """
+        given = {}
+        if tools and "tools" in self._template_source:
+            given = {"tools": [tool.as_json() for tool in tools]}
+        elif tools:
+            messages = _with_tools(messages, tools)
         try:
             return str(
                 self._template.render(
                     messages=[{"role": m.role, "content": m.content} for m in messages],
+                    **given,
                     add_generation_prompt=reply,
                     **{k: self._named(k) or "" for k in ("bos_token", "eos_token", "pad_token", "unk_token")},
                 )
@@ -77,16 +87,33 @@ class Tokenizer:
         except TemplateError as error:
             raise ConfigError(f"The chat template refused the conversation: {error}.") from None
 
-    def chat(self, messages: Sequence[Message]) -> Tokens:
+    def chat(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> Tokens:
         """Return the tokens of a conversation up to where the policy answers; read-only."""
-        key = tuple(messages)
+        key = (tuple(messages), tuple(tool.name for tool in tools))
         tokens = self._chats.get(key)
         if tokens is None:  # every attempt at a task asks for the same prompt
             if len(self._chats) >= CHATS_KEPT:
                 self._chats.clear()
-            tokens = self._chats[key] = self.encode(self.render(messages))
+            tokens = self._chats[key] = self.encode(self.render(messages, tools))
             tokens.flags.writeable = False
         return tokens
+
+    def tool_calls(self, tokens: Tokens, text: str, *, asked: bool) -> tuple[ToolCall, ...]:
+        """Return the tool calls of an answer, given as tokens and as their text, in the chat template's own form.
+
+        A form without a marker of its own is read only if the policy was `asked` to use tools.
+        """
+        form = self.tool_format
+        if not form.marker:
+            return form.calls(text) if asked else ()
+        if form.name in ("kimi", "deepseek", "mistral"):  # their markers are special tokens, which the text lacks
+            text = str(self.backend.decode([int(t) for t in tokens], skip_special_tokens=False))
+        return form.calls(text)
+
+    @cached_property
+    def tool_format(self) -> ToolFormat:
+        """How this family of models writes tool calls."""
+        return format_of(self._template_source)
 
     @cached_property
     def pad_token(self) -> int:
@@ -112,7 +139,7 @@ class Tokenizer:
         return value.get("content") if isinstance(value, dict) else value
 
     @cached_property
-    def _template(self) -> Any:
+    def _template_source(self) -> str:
         source = self.settings.get("chat_template")
         if isinstance(source, list):  # several named templates; the plain one is called "default"
             source = {t["name"]: t["template"] for t in source}.get("default")
@@ -121,11 +148,24 @@ class Tokenizer:
                 "The checkpoint's tokenizer has no chat template, so a conversation cannot be put to the model. "
                 "Add chat_template to tokenizer_config.json (an instruct checkpoint has one)."
             )
+        return str(source)
+
+    @cached_property
+    def _template(self) -> Any:
+        source = self._template_source
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols])
         environment.globals["raise_exception"] = _refuse
         environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
         environment.filters["tojson"] = lambda value, **kw: json.dumps(value, ensure_ascii=False, **kw)
         return environment.from_string(source)
+
+
+def _with_tools(messages: Sequence[Message], tools: Sequence[ToolSpec]) -> list[Message]:
+    """Return the conversation with the tools described in its system message."""
+    first, rest = messages[0], list(messages[1:])
+    if first.role == "system":
+        return [Message("system", f"{first.content}\n\n{described(tools)}"), *rest]
+    return [Message("system", described(tools)), first, *rest]
 
 
 def _refuse(message: str) -> None:

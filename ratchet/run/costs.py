@@ -2,48 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from ratchet.core.rollout import Group, Rollout, Turn
+from ratchet.core.rollout import Group, Turn
 from ratchet.core.shape import ModelShape
 
 
 def step_costs(
-    shape: ModelShape, sampled: Sequence[Group], trained: Sequence[Group], *, passes: int
+    shape: ModelShape, groups: Sequence[Group], frozen: ModelShape | None = None, *, train_flops: int = 0
 ) -> dict[str, float]:
-    """Return ``flops/generate``, ``flops/train`` and ``rollouts`` of a step.
+    """Return ``flops/generate``, ``flops/agents`` and ``rollouts`` of groups, and ``flops/train`` as it is given.
 
-    A prompt shared by a group runs once, in generation and in training alike. Training is forward and backward
-    (three forward passes) and one more making of the logits in backward; `passes` is how many forward passes of frozen
-    or earlier weights come on top (reference, teacher, correction; a critic counts four). Samples without a gradient
-    are counted as trained: the figure is what the method asks for.
+    A prompt that attempts at one task share runs once. Agents are counted with their own model's shape `frozen`; those
+    of a server, whose tokens and weights are not known, cost nothing here.
     """
-    train = 0
-    for group in trained:
-        forward, heads = _forward(shape, group.rollouts)
-        train += forward * (3 + passes) + heads
-    asked = [(*g.rollouts, *([] if g.greedy is None else [g.greedy])) for g in sampled]
-    return {
-        "flops/generate": float(sum(_forward(shape, rollouts)[0] for rollouts in asked)),
-        "flops/train": float(train),
-        "rollouts": float(sum(len(rollouts) for rollouts in asked)),
+    asked = [[*g.rollouts, *([] if g.greedy is None else [g.greedy])] for g in groups]
+    ours = generated = 0
+    for rollouts in asked:
+        trajectories = [t for r in rollouts for t in r.trajectories]
+        ours += _forward(shape, (u for t in trajectories if t.trainable for u in t.turns))
+        if frozen is not None:
+            generated += _forward(frozen, (u for t in trajectories if not t.trainable for u in t.turns))
+    costs = {
+        "flops/generate": float(ours),
+        "flops/train": float(train_flops),
+        "rollouts": float(sum(map(len, asked))),
     }
+    return costs | ({"flops/agents": float(generated)} if generated else {})
 
 
-def _forward(shape: ModelShape, rollouts: Sequence[Rollout]) -> tuple[int, int]:
-    """Return the FLOPs of one forward pass over attempts at one task, and of the logits of their answers alone."""
-    forward = heads = 0
-    turns = [t for r in rollouts for tr in r.trajectories for t in tr.turns]
-    for prompt in {t.prompt.tobytes(): len(t.prompt) for t in turns}.values():
-        forward += shape.forward_flops(prompt, prompt * (prompt + 1) // 2, 0)
+def _forward(shape: ModelShape, turns: Iterable[Turn]) -> int:
+    """Return the FLOPs of generating some turns of one task."""
+    prompts: dict[bytes, int] = {}
+    total = 0
     for turn in turns:
-        tokens, pairs = _own(turn)
-        forward += shape.forward_flops(tokens, pairs, len(turn.output))
-        heads += shape.forward_flops(0, 0, len(turn.output))
-    return forward, heads
-
-
-def _own(turn: Turn) -> tuple[int, int]:
-    """Return the tokens of an answer that run through the model, and the sum of what each attends to."""
-    tokens = max(0, len(turn.output) - 1)  # the last token is never fed back
-    return tokens, tokens * len(turn.prompt) + tokens * (tokens + 1) // 2
+        prompts[turn.prompt.tobytes()] = len(turn.prompt)
+        tokens = max(0, len(turn.output) - 1)  # the last token is never fed back
+        pairs = tokens * len(turn.prompt) + tokens * (tokens + 1) // 2
+        total += shape.forward_flops(tokens, pairs, len(turn.output))
+    return total + sum(shape.forward_flops(n, n * (n + 1) // 2, 0) for n in prompts.values())

@@ -18,7 +18,8 @@ from ratchet.environments.table import close_environment
 from ratchet.explore.explorer import ExploreLimits, Explorer
 from ratchet.policy.policy import Policy
 from ratchet.policy.tokenizer import Tokenizer
-from ratchet.run.checkpoint import chosen_checkpoint
+from ratchet.run.checkpoint import checkpoint_path, chosen_checkpoint
+from ratchet.run.frozen import Frozen
 from ratchet.run.parts import Parts, choose_device, make_environment, plan_for
 from ratchet.run.source import sampling_of
 from ratchet.store.run_store import RunStore
@@ -40,6 +41,7 @@ async def evaluate(p: Parts, split: str = "test") -> Mapping[str, float]:
             p.environment,
             engine,
             p.policy.tokenizer,
+            p.frozen,
             split,
             settings.tasks,
             settings.samples,
@@ -66,7 +68,10 @@ def evaluate_checkpoint(
         plan = plan_for(config, policy, environment)
         engine = local_engine(policy, context=plan.context_tokens, max_rows=config.engine.max_rows)
         engine.load(policy.weights(), 0, policy.fingerprint())
-        groups = asyncio.run(_play(config, plan, environment, engine, policy.tokenizer, split, tasks, samples, 0))
+        frozen = Frozen(config, checkpoint_path(run / "checkpoints", 0), policy.device)
+        groups = asyncio.run(
+            _play(config, plan, environment, engine, policy.tokenizer, frozen, split, tasks, samples, 0)
+        )
         engine.close()
     finally:
         close_environment(environment)
@@ -79,6 +84,7 @@ async def _play(
     environment: Environment,
     engine: Engine,
     tokenizer: Tokenizer,
+    frozen: Frozen,
     split: str,
     tasks: int,
     samples: int,
@@ -87,7 +93,7 @@ async def _play(
     """Return the groups of the first `tasks` tasks of a split."""
     chosen = Split(split, config.run.seed)
     limits = ExploreLimits(context=plan.context_tokens, rollout_timeout_s=config.explore.rollout_timeout_s)
-    explorer = Explorer(environment, engine, tokenizer, chosen, sampling_of(config), limits)
+    explorer = Explorer(environment, engine, tokenizer, chosen, sampling_of(config), limits, frozen=frozen.speaker)
     size = environment.num_tasks(chosen)
     return [g async for g in explorer.groups(step, 0, tasks if size is None else min(tasks, size), samples)]
 
@@ -122,7 +128,7 @@ def eval_metrics(groups: Sequence[Group]) -> dict[str, float]:
         values += [0.0] * failed
         facts[f"part_{name}"] = mean = sum(values) / len(values)
         if n == 1:  # one attempt per task: the values are independent
-            facts[f"part_{name}_low"], facts[f"part_{name}_high"] = _interval(values, mean)
+            facts[f"part_{name}_low"], facts[f"part_{name}_high"] = interval(values, mean)
     for name in sorted({k for r in rollouts for k in r.metrics}):
         reported = [r.metrics[name] for r in rollouts if name in r.metrics]
         facts[f"env_{name}"] = sum(reported) / len(reported)
@@ -131,7 +137,7 @@ def eval_metrics(groups: Sequence[Group]) -> dict[str, float]:
         each = [_pass_at(n, sum(flags), k) for flags in passed]
         mean = sum(each) / len(each)
         facts[f"pass@{k}"] = mean
-        facts[f"pass@{k}_low"], facts[f"pass@{k}_high"] = _interval(each, mean)
+        facts[f"pass@{k}_low"], facts[f"pass@{k}_high"] = interval(each, mean)
     return facts
 
 
@@ -140,8 +146,8 @@ def _pass_at(n: int, correct: int, k: int) -> float:
     return 1.0 - math.comb(n - correct, k) / math.comb(n, k)
 
 
-def _interval(values: Sequence[float], mean: float) -> tuple[float, float]:
-    """Return a 95 % interval: Wilson's for 0/1 values, a normal one over tasks otherwise."""
+def interval(values: Sequence[float], mean: float) -> tuple[float, float]:
+    """Return a 95 % interval of a mean over tasks: Wilson's for 0/1 values, a normal one over tasks otherwise."""
     count = len(values)
     if all(v in (0.0, 1.0) for v in values):
         centre = (mean + Z95**2 / (2 * count)) / (1 + Z95**2 / count)

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ratchet.buffer.buffer import Taken
 from ratchet.core.errors import RunError
-from ratchet.core.rollout import Group
+from ratchet.core.rollout import Group, Positive
 from ratchet.explore.measure import explore_metrics
 from ratchet.run.checkpoint import checkpoint_path, prune, write_checkpoint
 from ratchet.run.costs import step_costs
@@ -17,7 +17,7 @@ from ratchet.run.evaluate import evaluate
 from ratchet.run.gate import check_versions, first_step_gate
 from ratchet.run.machine import resident_bytes
 from ratchet.run.parts import Parts
-from ratchet.run.source import sampling_of
+from ratchet.run.source import explorer_of, sampling_of
 from ratchet.train.ledger import ledger
 from ratchet.train.trainer import StepReport
 
@@ -34,6 +34,9 @@ async def explore_loop(p: Parts) -> None:
         async with p.engine_use:
             with p.waits.on("explorer", "weights"):
                 await p.sync.arrive(p.schedule.version_for(k))
+            if p.curriculum.is_due(k):
+                with p.waits.on("explorer", "curriculum"):
+                    await prepare(p, k)
             there = {first + i for i in range(prompts)} - set(p.buffer.missing(k))  # a resumed run finds some
             source = p.source.groups(k, first, prompts, explore.samples_per_prompt, skip=there, greedy=greedy)
             async for group in source:
@@ -66,15 +69,18 @@ async def finish_step(p: Parts, k: int, taken: Taken, explored_s: float) -> Mapp
     if p.config.record.rollouts:
         p.store.write_groups(k, asked)
     refuse_failures(p, k, asked)
-    checked = before_training(p, k, taken.trained)
-    report = await train_step(p, k, taken.trained)
-    kept = p.buffer.finish(k)
+    again = p.positives.choose(k)
+    checked = before_training(p, k, [*taken.trained, *(positive.group for positive in again)])
+    report = await train_step(p, k, taken.trained, again)
+    kept = p.buffer.finish(k) | p.positives.finish(k, asked, again) | p.curriculum.metrics(k, asked)
     fingerprint = p.policy.fingerprint()
     p.fingerprints[k + 1] = fingerprint
     trained_s = time.perf_counter() - started
-    costs = step_costs(p.policy.shape, asked, taken.trained, passes=p.trainer.extra_passes)
-    totals = {name: p.state.totals.get(name, 0.0) + value for name, value in costs.items()}
-    totals["seconds"] = p.state.totals.get("seconds", 0.0) + explored_s + trained_s
+    costs = step_costs(p.policy.shape, asked, p.frozen.shape, train_flops=report.flops)
+    costs |= p.curriculum.costs(k)
+    totals = dict(p.state.totals)
+    for name, value in {**costs, "seconds": explored_s + trained_s}.items():
+        totals[name] = totals.get(name, 0.0) + value
     p.state = replace(p.state, step=k + 1, version=k + 1, fingerprint=fingerprint, totals=totals)
     row = {
         "step": k,
@@ -95,11 +101,34 @@ async def finish_step(p: Parts, k: int, taken: Taken, explored_s: float) -> Mapp
     return row
 
 
-async def train_step(p: Parts, k: int, groups: Sequence[Group]) -> StepReport:
+async def prepare(p: Parts, k: int) -> None:
+    """Let the curriculum decide what step k may train on; the engine holds its weights."""
+
+    async def play(step: int, problems: Sequence[int], attempts: int) -> list[Group]:
+        explorer = explorer_of(
+            p.config,
+            p.environment,
+            p.engine,
+            p.policy,
+            p.plan,
+            p.frozen,
+            task_at=problems.__getitem__,
+            names=("curriculum", step),
+        )
+        return [group async for group in explorer.groups(step, 0, len(problems), attempts)]
+
+    def flops(groups: Sequence[Group]) -> float:
+        found = step_costs(p.policy.shape, groups, p.frozen.shape)
+        return found["flops/generate"] + found.get("flops/agents", 0.0)
+
+    await p.curriculum.prepare(k, p.schedule.version_for(k), play, flops)
+
+
+async def train_step(p: Parts, k: int, groups: Sequence[Group], again: Sequence[Positive]) -> StepReport:
     """Train on some groups, in a thread if the sampler is to work on meanwhile."""
     if p.thread is None:
-        return p.trainer.step(groups, k)
-    return await asyncio.get_running_loop().run_in_executor(p.thread, p.trainer.step, groups, k)
+        return p.trainer.step(groups, k, again)
+    return await asyncio.get_running_loop().run_in_executor(p.thread, p.trainer.step, groups, k, again)
 
 
 def fates(p: Parts, taken: Taken) -> Mapping[str, int]:
@@ -152,7 +181,7 @@ def checkpoint(p: Parts) -> None:
     """Write the state of the run, then remove checkpoints that need not stay."""
     p.sync.retire(p.schedule.version_for(p.state.step))
     older = [w for w in p.sync.kept() if w.version < p.state.version]
-    held = {*p.buffer.versions(), p.state.version, *(w.version for w in older)}
+    held = {*p.buffer.versions(), *p.positives.versions(), p.state.version, *(w.version for w in older)}
     p.state = replace(
         p.state,
         samplers={str(w.version): w.fingerprint for w in older},

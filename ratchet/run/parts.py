@@ -29,8 +29,11 @@ from ratchet.environments.table import UsesSandbox, build_environment
 from ratchet.explore.recorded import RecordedGroups
 from ratchet.policy.decoder import Decoder
 from ratchet.policy.policy import Policy
-from ratchet.run.checkpoint import RunState
+from ratchet.run.checkpoint import RunState, checkpoint_path
+from ratchet.run.curriculum import Curriculum, check_problems
+from ratchet.run.frozen import Frozen
 from ratchet.run.observer import Observer
+from ratchet.run.positives import Positives, check_positives
 from ratchet.run.source import Source, explorer_of
 from ratchet.run.sync import MemorySync
 from ratchet.run.waiting import Waits
@@ -61,9 +64,12 @@ class Parts:
     environment: Environment
     policy: Policy
     engine: Engine
+    frozen: Frozen
     source: Source
     buffer: Buffer
     trainer: Trainer
+    curriculum: Curriculum
+    positives: Positives
     schedule: Schedule
     sync: MemorySync
     waits: Waits
@@ -123,6 +129,7 @@ def plan_for(config: RunConfig, policy: Policy, environment: Environment) -> Pla
     size = environment.num_tasks(split)
     if size == 0:
         raise ConfigError(f'The environment "{environment.name}" has no tasks in its "{split.name}" split.')
+    check_problems(config.curriculum, size)
     count = min(32, size or 32)
     lengths = sorted(len(policy.tokenizer.chat(environment.task(split, i).prompt)) for i in range(count))
     critic = make_algorithm(config).critic is not None
@@ -152,18 +159,11 @@ def assemble(
     engine = local_engine(policy, context=plan.context_tokens, max_rows=config.engine.max_rows)
     schedule = Schedule(config.sync)
     wanted = frozenset(schedule.version_for(k) for k in range(config.train.steps))
-    explore = config.explore
-    trainer = Trainer(
-        policy,
-        algorithm,
-        config.algorithm,
-        config.train,
-        seed=config.run.seed,
-        temperature=explore.temperature,
-        reference=models.reference,
-        teacher=models.teacher,
-        foreign=bool(config.data.from_run),
-    )
+    explore, seed = config.explore, config.run.seed
+    curriculum = Curriculum(config.curriculum, store, prompts_per_step=explore.prompts_per_step, seed=seed)
+    curriculum.restore(state.step)
+    frozen = Frozen(config, checkpoint_path(store.folder / "checkpoints", 0), policy.device)
+    mine = explorer_of(config, environment, engine, policy, plan, frozen, task_at=curriculum.task_at)
     parts = Parts(
         config=config,
         plan=plan,
@@ -171,7 +171,8 @@ def assemble(
         environment=environment,
         policy=policy,
         engine=engine,
-        source=recorded or explorer_of(config, environment, engine, policy, plan),
+        frozen=frozen,
+        source=recorded or mine,
         buffer=Buffer(
             table,
             config.buffer,
@@ -180,7 +181,9 @@ def assemble(
             ahead=config.sync.offset,
             done=state.step,
         ),
-        trainer=trainer,
+        trainer=_trainer(config, algorithm, models),
+        curriculum=curriculum,
+        positives=Positives(config.positives, store, seed=seed, step=state.step),
         schedule=schedule,
         sync=MemorySync(engine, wanted, at_once=config.sync.partial_rollouts),
         waits=Waits(lambda: None),
@@ -192,6 +195,21 @@ def assemble(
     )
     parts.waits = Waits(lambda: _tell(parts))
     return parts
+
+
+def _trainer(config: RunConfig, algorithm: Algorithm, models: Models) -> Trainer:
+    return Trainer(
+        models.policy,
+        algorithm,
+        config.algorithm,
+        config.train,
+        seed=config.run.seed,
+        temperature=config.explore.temperature,
+        reference=models.reference,
+        teacher=models.teacher,
+        reward=config.reward,
+        foreign=bool(config.data.from_run),
+    )
 
 
 OWN_BUFFER = "groups"
@@ -255,6 +273,7 @@ def make_algorithm(config: RunConfig) -> Algorithm:
             f'algorithm.name = "{config.algorithm.name}" compares at least {need} samples of a prompt, but '
             f"explore.samples_per_prompt = {have}. Raise it to {need} or more."
         )
+    check_positives(config.positives, config.algorithm.name, algorithm)
     for key in ("correction", "sampler_kl_coef"):
         value = getattr(config.algorithm, key)
         if not algorithm.sampled and value not in ("none", 0):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +18,7 @@ from ratchet.explore.recorded import RecordedGroups
 from ratchet.policy.policy import Policy
 from ratchet.policy.tokenizer import load_tokenizer
 from ratchet.run.checkpoint import newest_sound
+from ratchet.run.frozen import Frozen
 from ratchet.store.run_store import RunStore
 
 
@@ -43,8 +44,18 @@ def sampling_of(config: RunConfig) -> Sampling:
     )
 
 
-def explorer_of(config: RunConfig, environment: Environment, engine: Engine, policy: Policy, plan: Plan) -> Explorer:
-    """Return the explorer that samples the run's groups."""
+def explorer_of(
+    config: RunConfig,
+    environment: Environment,
+    engine: Engine,
+    policy: Policy,
+    plan: Plan,
+    frozen: Frozen,
+    *,
+    task_at: Callable[[int], int],
+    names: tuple[str | int, ...] = (),
+) -> Explorer:
+    """Return an explorer of the training split; `task_at` and `names` as in `Explorer`."""
     return Explorer(
         environment,
         engine,
@@ -52,6 +63,9 @@ def explorer_of(config: RunConfig, environment: Environment, engine: Engine, pol
         Split("train", config.run.seed),
         sampling_of(config),
         ExploreLimits(context=plan.context_tokens, rollout_timeout_s=config.explore.rollout_timeout_s),
+        task_at=task_at,
+        names=names,
+        frozen=frozen.speaker,
     )
 
 

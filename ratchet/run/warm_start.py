@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
@@ -19,12 +19,14 @@ from typing import IO
 import numpy as np
 
 from ratchet.algorithms.table import build_algorithm
-from ratchet.config.schema import AlgorithmSection, RunConfig, TrainSection
+from ratchet.config.learning import AlgorithmSection, TrainSection
+from ratchet.config.schema import RunConfig
 from ratchet.core.errors import ConfigError
 from ratchet.core.protocols import Demonstrates, Environment
 from ratchet.core.rollout import Group, Rollout, Score, Status, StopReason, Trajectory, Turn
-from ratchet.core.task import Split
+from ratchet.core.task import Message, Split, Task
 from ratchet.environments.table import build_environment
+from ratchet.explore.handle import continued
 from ratchet.policy.policy import Policy
 from ratchet.policy.tokenizer import Tokenizer
 from ratchet.run.checkpoint import DISK_ERRORS, damage, seal, why
@@ -90,26 +92,44 @@ def demonstrations(
     groups = []
     for index in range(first, first + count):
         task = environment.task(split, index)
-        text = environment.demonstration(task, split.rng(index, "demonstration"))
-        prompt, answer = tokenizer.chat(task.prompt), tokenizer.encode(text)
+        shown = environment.demonstration(task, split.rng(index, "demonstration"))
+        talk = [Message("assistant", shown)] if isinstance(shown, str) else list(shown)
+        turns = _turns(tokenizer, task, talk, f"Demonstration {index}", context)
+        rollout = Rollout(task.id, 0, (Trajectory(turns),), Status.OK, Score(1.0))
+        groups.append(Group(task, index, 0, (rollout,)))
+    return groups
+
+
+def _turns(tokenizer: Tokenizer, task: Task, talk: Sequence[Message], name: str, context: int) -> tuple[Turn, ...]:
+    """Return a conversation as turns whose tokens were not sampled."""
+    turns: list[Turn] = []
+    told: list[Message] = []
+    for message in talk:
+        if message.role != "assistant":
+            told.append(message)
+            continue
+        if turns:
+            prompt = continued(tokenizer, turns[-1].prompt, turns[-1].output, told, ended=True)
+        else:
+            prompt = tokenizer.chat(task.prompt)
+        answer = tokenizer.encode(message.content)
         unknown = tokenizer.unknown_token
         if unknown is not None and (unknown in prompt or unknown in answer):
-            shown = task.prompt[-1].content + text
+            text = "".join(m.content for m in (*task.prompt, *told)) + message.content
             raise ConfigError(
-                f"The tokenizer cannot read a demonstration: {_unreadable(tokenizer, shown)} of {shown!r}. "
+                f"The tokenizer cannot read a demonstration: {_unreadable(tokenizer, text)} of {text!r}. "
                 "Add it to policy.tiny.characters."
             )
         output = np.append(answer, tokenizer.end_tokens[0]).astype(np.int32)
         if len(prompt) + len(output) > context:
             raise ConfigError(
-                f"Demonstration {index} has {len(prompt)} tokens of prompt and {len(output)} of answer, but the model "
-                f"holds {context}. Raise policy.tiny.context, or make the demonstrations shorter."
+                f"{name} has {len(prompt)} tokens of prompt and {len(output)} of answer, but the model holds "
+                f"{context}. Raise policy.tiny.context, or make the demonstrations shorter."
             )
         none = np.zeros(0, dtype=np.float32)
-        turn = Turn(prompt, output, none, none, -1, -1, "", StopReason.END, text, 0.0)
-        rollout = Rollout(task.id, 0, (Trajectory((turn,)),), Status.OK, Score(1.0))
-        groups.append(Group(task, index, 0, (rollout,)))
-    return groups
+        turns.append(Turn(prompt, output, none, none, -1, -1, "", StopReason.END, message.content, 0.0))
+        told = []
+    return tuple(turns)
 
 
 def _is_kept(folder: Path) -> bool:

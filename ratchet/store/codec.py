@@ -62,6 +62,7 @@ def _rollout_to_json(rollout: Rollout) -> dict[str, Any]:
                 "agent": t.agent,
                 "trainable": t.trainable,
                 "parent": t.parent,
+                **({} if t.parent < 0 else {"parent_turn": t.parent_turn, "outcome": t.outcome}),
                 "turns": [_turn_to_json(u) for u in t.turns],
             }
             for t in rollout.trajectories
@@ -74,7 +75,14 @@ def _rollout_from_json(row: Mapping[str, Any], task_id: str) -> Rollout:
         task_id=task_id,
         attempt=row["attempt"],
         trajectories=tuple(
-            Trajectory(tuple(_turn_from_json(u) for u in t["turns"]), t["agent"], t["trainable"], t["parent"])
+            Trajectory(
+                tuple(_turn_from_json(u) for u in t["turns"]),
+                t["agent"],
+                t["trainable"],
+                t["parent"],
+                t.get("parent_turn", -1),
+                t.get("outcome", ""),
+            )
             for t in row["trajectories"]
         ),
         status=Status(row["status"]),
@@ -92,6 +100,7 @@ def _turn_to_json(turn: Turn) -> dict[str, Any]:
         "version": turn.version,
         "last_version": turn.last_version,
         "fingerprint": turn.fingerprint,
+        "began": round(turn.began, 4),
         "seconds": round(turn.seconds, 4),
         "prompt": turn.prompt.tolist(),
         "output": turn.output.tolist(),
@@ -114,6 +123,7 @@ def _turn_from_json(row: Mapping[str, Any]) -> Turn:
         text=row["text"],
         seconds=row["seconds"],
         switches=tuple((place, version) for place, version in row.get("switches", ())),
+        began=row.get("began", 0.0),
     )
 
 

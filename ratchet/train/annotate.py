@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ratchet.algorithms.algorithm import Algorithm
 from ratchet.algorithms.correction import importance, masked, truncated
-from ratchet.config.schema import AlgorithmSection
+from ratchet.config.learning import AlgorithmSection
 from ratchet.core.batch import Batch
 from ratchet.policy.decoder import Decoder
 from ratchet.train.critic import ValueModel

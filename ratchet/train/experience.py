@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ratchet.core.batch import Batch
 from ratchet.core.rollout import Floats, Group, Rollout, Tokens, Trajectory, Turn
@@ -34,6 +36,10 @@ class Sample:
     """(T,) log of the mass that top-k and top-p left; 0 elsewhere."""
     greedy_reward: float | None = None
     """Reward of the greedy attempt at the same prompt, where there was one."""
+    attempt: int = 0
+    """Number of its rollout within the group."""
+    given: float | None = None
+    """The advantage it has had in its own group, where it is shown once more alone."""
 
     @property
     def num_trained(self) -> int:
@@ -61,7 +67,7 @@ def _samples(rollout: Rollout, group: int) -> list[Sample]:
     assert rollout.score is not None
     reward = rollout.score.value
     trajectories = [t for t in rollout.trajectories if t.trainable]
-    return [replace(s, reward=reward) for t in trajectories for s in _branches(t, group)]
+    return [replace(s, reward=reward, attempt=rollout.attempt) for t in trajectories for s in _branches(t, group)]
 
 
 def _branches(trajectory: Trajectory, group: int) -> list[Sample]:
@@ -126,4 +132,12 @@ def batch_of(samples: Sequence[Sample], device: torch.device) -> Batch:
         version=torch.tensor([s.version for s in samples], dtype=torch.int64, device=device),
         logp_behaviour=torch.from_numpy(logprobs.astype(np.float32)).to(device),
         greedy_reward=torch.tensor(greedy, dtype=torch.float32, device=device) if len(greedy) == len(samples) else None,
+        given=_given(samples, device),
     )
+
+
+def _given(samples: Sequence[Sample], device: torch.device) -> Tensor | None:
+    if all(s.given is None for s in samples):
+        return None
+    values = [math.nan if s.given is None else s.given for s in samples]
+    return torch.tensor(values, dtype=torch.float32, device=device)

@@ -29,6 +29,8 @@ class Packed:
     """(N,) the trained tokens."""
     log_kept: Tensor
     """(N,) log of the mass that top-k and top-p left when each was sampled."""
+    pairs: int
+    """Sum over input tokens of the tokens each attends to, itself included."""
 
 
 def cut(samples: Sequence[Sample], chosen: Sequence[int], max_tokens: int) -> Iterator[tuple[int, ...]]:
@@ -80,6 +82,7 @@ def packed(samples: Sequence[Sample], chosen: tuple[int, ...], device: torch.dev
         first = start[parents[segment] + 1] - 1  # the prompt's last token predicts the first of the answer
         places = np.concatenate([[first], np.arange(start[segment], start[segment + 1])])
         predictor.append(places[samples[i].trained])
+    before = [0 if parent < 0 else lengths[parent] for parent in parents]
     return Packed(
         chosen=chosen,
         tokens=pack(segments, device),
@@ -87,4 +90,5 @@ def packed(samples: Sequence[Sample], chosen: tuple[int, ...], device: torch.dev
         predictor=pack(predictor, device),
         target=pack([samples[i].tokens[samples[i].trained] for i in chosen], device),
         log_kept=torch.from_numpy(np.concatenate([samples[i].log_kept[samples[i].trained] for i in chosen])).to(device),
+        pairs=sum(n * p + n * (n + 1) // 2 for n, p in zip(lengths, before, strict=True)),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -15,6 +15,14 @@ from ratchet.train.experience import Sample
 from ratchet.train.packing import Packed, cut, packed
 
 
+@dataclass(slots=True)
+class Work:
+    """What has been computed so far."""
+
+    flops: int = 0
+    """Floating-point operations of matrix products and attention, forward and backward."""
+
+
 @dataclass(frozen=True, slots=True)
 class Passes:
     """How samples are cut into forward passes, and how logits become log-probabilities."""
@@ -23,6 +31,7 @@ class Passes:
     micro_batch_tokens: int
     max_logits: int
     temperature: float
+    work: Work = field(default_factory=Work)
 
     def over(self, samples: Sequence[Sample], chosen: Sequence[int]) -> Iterator[Packed]:
         """Yield the forward passes of the samples `chosen`; each says which ones it holds."""
@@ -30,7 +39,9 @@ class Passes:
             yield packed(samples, members, self.device)
 
     def hidden(self, decoder: Decoder, one: Packed) -> Tensor:
-        """Return the hidden state behind each trained token: (N, C)."""
+        """Return the hidden state behind each trained token: (N, C). Its backward pass is counted here too."""
+        forward = decoder.shape.forward_flops(len(one.tokens), one.pairs, 0)
+        self.work.flops += forward * (3 if torch.is_grad_enabled() else 1)
         return decoder(one.tokens, one.layout)[one.predictor]  # type: ignore[no-any-return]
 
     def stats(
@@ -49,7 +60,11 @@ class Passes:
             max_logits=self.max_logits,
             product=decoder.ops.linear,
         )
+        # Going back, the logits are made once more, and two products of the same size give the gradients.
+        logits = decoder.shape.forward_flops(0, 0, len(one.target))
+        self.work.flops += logits * (4 if torch.is_grad_enabled() else 1)
         if reference is not None:
+            self.work.flops += 2 * reference[1].numel() * len(one.target)
             measure = partial(measure, reference=reference)
         return measure(self.hidden(decoder, one), decoder.head)
 

@@ -16,21 +16,23 @@ from torch import Tensor
 
 from ratchet.algorithms.algorithm import Algorithm
 from ratchet.config.curve import at
-from ratchet.config.schema import AlgorithmSection, TrainSection
+from ratchet.config.learning import AlgorithmSection, RewardSection, TrainSection
 from ratchet.core.batch import Batch
 from ratchet.core.errors import NumericsError
-from ratchet.core.rollout import Group
+from ratchet.core.rollout import Group, Positive
 from ratchet.core.seeds import stream
 from ratchet.kernels.reference import TokenStats
 from ratchet.policy.decoder import Decoder
 from ratchet.policy.policy import Policy
 from ratchet.train.annotate import Annotated, annotated, correction_metrics
+from ratchet.train.credit import credit_of, kept_samples, shown_again
 from ratchet.train.critic import ValueModel
 from ratchet.train.divergence import estimate
 from ratchet.train.experience import Sample, batch_of, flatten
 from ratchet.train.ledger import ledger, usable
 from ratchet.train.packing import Packed
 from ratchet.train.passes import Passes
+from ratchet.train.shaping import Shaper
 from ratchet.train.staleness import staleness_shares
 from ratchet.train.tally import Tally
 
@@ -40,6 +42,8 @@ class StepReport:
     """What a training step did."""
 
     metrics: Mapping[str, float]
+    flops: int
+    """Floating-point operations of the step: every forward and backward pass that was run, of frozen models too."""
     ledger: Mapping[str, int]
     """``ledger/*`` rollouts, ``ledger_tokens/*`` tokens, ``ledger_prompts/*`` prompts: how many were trained on, and
     how many were left out under which reason."""
@@ -96,15 +100,18 @@ class Trainer:
         temperature: float = 1.0,
         reference: Decoder | None = None,
         teacher: Decoder | None = None,
+        reward: RewardSection | None = None,
         foreign: bool = False,
     ) -> None:
-        """`reference` is the frozen starting policy the KL is measured to; None measures none.
+        """`reference` is the frozen starting policy the KL is measured to; None measures none. `reward` says what
+        attempts are worth; None, their score.
 
         `teacher` is the frozen policy of algorithms that need one. `foreign` says that another run's versions stand
         in the samples, so that they cannot be compared with this run's steps.
         """
         self.policy, self.algorithm, self.method, self.config = policy, algorithm, method, config
         self._seed, self._reference, self._teacher, self._foreign = seed, reference, teacher, foreign
+        self._shaper = Shaper(reward or RewardSection())
         self._passes = Passes(policy.device, config.micro_batch_tokens, config.max_logits, temperature)
         self._critic = (
             ValueModel(algorithm.critic, policy.decoder, self._passes, betas=config.betas) if algorithm.critic else None
@@ -115,11 +122,17 @@ class Trainer:
             policy.decoder.parameters(), lr=0.0, betas=config.betas, weight_decay=config.weight_decay, fused=True
         )
 
-    def step(self, groups: Sequence[Group], step: int) -> StepReport:
-        """Train on the groups of one step and report. Raises `NumericsError` if a number stops being finite."""
+    def step(self, groups: Sequence[Group], step: int, again: Sequence[Positive] = ()) -> StepReport:
+        """Train on the groups of one step, and on the answers shown `again`, and report.
+
+        Raises `NumericsError` if a number stops being finite.
+        """
         used = [g for g in groups if self.takes(g)]
-        samples = flatten(used)
+        shaped = self._shaper.shaped(used, step)
+        shown = [self._shown(one, step) for one in again]
+        samples = [*flatten(shaped), *shown_again(shown, self.algorithm, first=len(used))]
         self._begin_iteration(samples)
+        before = self._passes.work.flops
         tally, lr = Tally(), at(self.method.lr, step)
         whole = annotated(
             samples,
@@ -141,18 +154,18 @@ class Trainer:
                 extra |= self._critic.learn(
                     chosen, whole.batch.select(_numbers(part, whole.sampled)), grad_clip=self.config.grad_clip
                 )
-        return StepReport(self._metrics(samples, tally, lr, step) | extra, ledger(groups, used))
+        extra |= self._shaper.metrics(used, shaped, step)
+        flops = self._passes.work.flops - before
+        return StepReport(self._metrics(samples, tally, lr, step) | extra, flops, ledger(groups, used))
+
+    def _shown(self, one: Positive, step: int) -> Positive:
+        """Return an answer that is shown again with the rewards of this step."""
+        (group,) = self._shaper.shaped([one.group], step)
+        return Positive(group, one.rollout)
 
     def takes(self, group: Group) -> bool:
         """Return whether a group has what the algorithm compares: enough scored attempts, a greedy one if asked."""
         return usable(group, self.algorithm.min_group, greedy="greedy" in self.algorithm.needs)
-
-    @property
-    def extra_passes(self) -> int:
-        """Forward passes per step besides the policy's own forward and backward; a critic's step counts three."""
-        corrected = self.method.correction != "none"
-        frozen = sum(x is not None for x in (self._reference, self._teacher))
-        return frozen + corrected + (4 if self._critic is not None else 0)
 
     @torch.no_grad()
     def logprobs(self, groups: Sequence[Group], *, temperature: float | None = None) -> tuple[Tensor, Tensor]:
@@ -168,6 +181,7 @@ class Trainer:
         out = {f"optimiser/{names[i]}/{key}": value for i, entry in entries.items() for key, value in entry.items()}
         if self._critic is not None:
             out |= {f"critic/{name}": value for name, value in self._critic.state().items()}
+        out |= {f"reward/{name}": value for name, value in self._shaper.state().items()}
         return out | {"sampled_by": torch.tensor([self._sampled_by])}
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
@@ -180,6 +194,7 @@ class Trainer:
         self.optimiser.load_state_dict({"state": entries, "param_groups": self.optimiser.state_dict()["param_groups"]})
         if self._critic is not None:
             self._critic.restore(_under("critic/", state))
+        self._shaper.restore(_under("reward/", state))
         self._sampled_by = int(state["sampled_by"])
 
     def _begin_iteration(self, samples: Sequence[Sample]) -> None:
@@ -203,10 +218,10 @@ class Trainer:
         algorithm = self.algorithm
         numbers = _numbers(part, whole.sampled)
         batch = whole.batch.select(numbers)
-        kept = algorithm.keep(batch).nonzero()[:, 0]
+        kept = kept_samples(algorithm, batch)
         at_tokens = whole.batch.tokens_of(numbers[kept])
         batch = batch.select(kept)
-        credit = algorithm.advantage(batch)
+        credit = credit_of(algorithm, batch)
         coef = algorithm.reduce(batch, algorithm.weight(batch, credit))
         if whole.correction is not None:
             coef = coef * whole.correction[at_tokens]
@@ -219,7 +234,8 @@ class Trainer:
         penalties = Penalties(at(method.kl_coef, step), at(method.sampler_kl_coef, step), at(method.entropy_coef, step))
         batch = derived.batch
         heard = batch.per_sample((derived.credit * derived.coef).abs()) > 0
-        tally.heard_groups += len(batch.group[heard].unique())
+        fresh = heard if batch.given is None else heard & batch.given.isnan()
+        tally.heard_groups += len(batch.group[fresh].unique())
         if not self.algorithm.silent_at_zero or penalties:
             heard = torch.ones_like(heard)
         total = 0.0
@@ -309,7 +325,7 @@ class Trainer:
         tally.seconds["optimiser"] += time.perf_counter() - started
 
     def _metrics(self, samples: Sequence[Sample], tally: Tally, lr: float, step: int) -> dict[str, float]:
-        groups = len({s.group for s in samples})
+        groups = len({s.group for s in samples if s.given is None})
         low, high = tally.mean("clip_low"), tally.mean("clip_high")
         metrics = {
             "opt/lr": lr,

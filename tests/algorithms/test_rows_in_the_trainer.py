@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ratchet.algorithms.algorithm import Algorithm
 from ratchet.algorithms.table import ALGORITHMS, build_algorithm
-from ratchet.config.schema import AlgorithmSection, TrainSection
+from ratchet.config.learning import AlgorithmSection, TrainSection
 from ratchet.train.trainer import Trainer
 
 

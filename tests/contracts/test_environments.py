@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,9 @@ CASES = {
     "judge_gym": Case("judge", {"source": "reasoning_gym:chain_sum"}, 2.0),
     "judge_file": Case("judge", {"source": "pairs.jsonl", "source_options": {"held_out": 0.25}}, 2.0),
     "reproduce": Case("reproduce", {}, 1.0),
+    "swarm": Case("swarm", {}, 1.0),
+    "swarm_agent": Case("swarm", {"agent_share": 1.0}, 1.0),
+    "wide_search": Case("wide_search", {"path": "texts.jsonl", "words": 2, "held_out": 0.4}, 1.0),
     "reasoning_gym": Case("reasoning_gym", {"task": "gcd", "reward_workers": 1}, 1.0),
     "questions_math": Case("questions", {"path": "questions.jsonl", "reward_workers": 1, "held_out": 0.25}, 1.0),
     "questions_exact": Case("questions", {"path": "questions.jsonl", "verifier": "exact", "held_out": 0.25}, 1.0),
@@ -54,6 +58,8 @@ def environment(case: Case, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         folder / "pairs.jsonl", [{"question": f"{i}+1?", "chosen": f"{i + 1}", "rejected": f"{i}"} for i in range(12)]
     )
     _write(folder / "questions.jsonl", [{"question": f"{i}+1?", "answer": f"So\n#### {i + 1}"} for i in range(12)])
+    names = ["".join(letters) for letters in itertools.product("bdfg", "aeiou", "lmnr", "oz")]
+    _write(folder / "texts.jsonl", [{"question": f"Say {name} again."} for name in names for _ in range(3)])
     options = {k: str(folder / v) if str(v).endswith(".jsonl") else v for k, v in case.options.items()}
     if case.name in ("judge", "reasoning_gym") and "gym" in f"{case.name}{options.get('source')}":
         pytest.importorskip("reasoning_gym")
@@ -85,8 +91,10 @@ def test_a_task_depends_on_split_and_index_alone(environment: Environment) -> No
 def test_train_and_test_hold_different_tasks(environment: Environment) -> None:
     num_train = environment.num_tasks(TRAIN) or 50
     num_test = environment.num_tasks(TEST) or 50
-    train = {environment.task(TRAIN, i).prompt for i in range(num_train)}
-    test = {environment.task(TEST, i).prompt for i in range(num_test)}
+    # Where what makes the task is hidden from the policy, two tasks may begin with the same words.
+    hidden = environment.name == "swarm"
+    train = {t.id if hidden else t.prompt for t in (environment.task(TRAIN, i) for i in range(num_train))}
+    test = {t.id if hidden else t.prompt for t in (environment.task(TEST, i) for i in range(num_test))}
     assert train
     assert test
     # Generators may meet a question twice by chance (small gcd numbers), data sets never.
@@ -159,21 +167,31 @@ def test_it_can_be_cancelled_while_the_policy_thinks(environment: Environment) -
 
 
 def test_demonstrations_earn_everything_at_least_sometimes(environment: Environment, case: Case) -> None:
-    assert isinstance(environment, Demonstrates)
+    if not isinstance(environment, Demonstrates):
+        pytest.skip("it has no demonstrations")
     assert isinstance(environment, Probes)
 
     async def values() -> list[float]:
-        task, rng = environment.task(TRAIN, 1), random.Random(0)
-        scores = [await environment.score(task, environment.demonstration(task, rng)) for _ in range(20)]
+        tasks, rng = [environment.task(TRAIN, i) for i in range(20)], random.Random(0)
+        scores = [await environment.score(task, last(environment.demonstration(task, rng))) for task in tasks]
         return [score.value for score in scores]
 
     earned = asyncio.run(values())
     assert max(earned) == case.full
-    assert earned.count(case.full) >= 10
+    assert earned.count(case.full) >= 6
+
+
+def last(shown: str | Sequence[Message]) -> str:
+    return shown if isinstance(shown, str) else shown[-1].content
+
+
+def all_of(shown: str | Sequence[Message]) -> str:
+    return shown if isinstance(shown, str) else "".join(m.content for m in shown)
 
 
 def test_its_alphabet_spells_prompts_and_demonstrations(environment: Environment) -> None:
-    assert isinstance(environment, Alphabet)
+    if not isinstance(environment, Alphabet):
+        pytest.skip("it is not for tiny policies")
     assert isinstance(environment, Demonstrates)
     rng = random.Random(0)
     assert all(len(word) > 1 for word in environment.words)
@@ -181,7 +199,7 @@ def test_its_alphabet_spells_prompts_and_demonstrations(environment: Environment
     for split in (TRAIN, TEST):
         for i in range(3):
             task = environment.task(split, i)
-            text = "".join(m.content for m in task.prompt) + environment.demonstration(task, rng)
+            text = "".join(m.content for m in task.prompt) + all_of(environment.demonstration(task, rng))
             for word in sorted(environment.words, key=len, reverse=True):
                 text = text.replace(word, "")
             assert set(text) <= set(environment.characters)

@@ -22,6 +22,10 @@ EMITTERS = {
     "ratchet/train/annotate.py": "correction_metrics",
     "ratchet/train/critic.py": "learn",
     "ratchet/buffer/buffer.py": "finish",
+    "ratchet/run/curriculum.py": "metrics",
+    "ratchet/run/positives.py": "finish",
+    "ratchet/train/shaping.py": "metrics",
+    "ratchet/explore/positives.py": "replay_facts",
 }
 """Functions that make the keys of a row."""
 
@@ -63,7 +67,7 @@ def keys_of(path: str) -> set[str]:
 
 def emitted() -> set[str]:
     """Return every key a row can have; where a part is computed, with an example in its place."""
-    costs = keys_of("ratchet/run/costs.py")
+    costs = keys_of("ratchet/run/costs.py") | {"flops/curriculum", "rollouts/tried"}
     names: set[str] = set()
     for path in EMITTERS:
         if path != "ratchet/run/costs.py":

@@ -21,7 +21,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 SHELF = {
     "core": 0,
     "config": 1, "algorithms": 1, "kernels": 1, "rewards": 1, "sandbox": 1, "store": 1,
-    "policy": 2, "engines": 2, "environments": 2, "charts": 2,
+    "policy": 2, "engines": 2, "environments": 2, "charts": 2, "logs": 2,
     "buffer": 3, "bugs": 3, "explore": 3, "train": 3,
     "run": 4,
     "cli": 5,
@@ -53,7 +53,8 @@ BROAD_HANDLERS = {
     ("sandbox/inside/roles.py", "_loaded_here"): "a stranger's module may raise anything, in its own process",
     ("sandbox/inside/verdict.py", "Judge.run"): "whatever a test raises is what the verdict is about",
     ("sandbox/inside/verdict.py", "_detail"): "the text of an exception is a stranger's code",
-    ("sandbox/inside/worker.py", "_Worker._spawn"): "a forked child says what failed and ends, and never returns",
+    ("sandbox/inside/worker.py", "_Worker._judge"): "what a module raises through a test is what the verdict is about",
+    ("sandbox/inside/zygote.py", "_Nursery._live"): "a forked child says what failed and ends, and never returns",
     ("rewards/gym.py", "Gym.open"): "another library may raise anything while it makes a data set",
 }
 """(file, function) -> why it may catch everything."""
@@ -141,7 +142,10 @@ def test_torch_stays_out_of_core_but_for_the_batch_and_out_of_config_and_the_sto
     assert offenders == ["core/batch.py"]
 
 
-@pytest.mark.parametrize("module", ["ratchet", "ratchet.config.read", "ratchet.store.run_store", "ratchet.cli.main"])
+@pytest.mark.parametrize(
+    "module",
+    ["ratchet", "ratchet.config.read", "ratchet.store.run_store", "ratchet.cli.main", "ratchet.logs.read"],
+)
 def test_importing_it_loads_no_torch(module: str) -> None:
     code = f"import {module}, sys; print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -168,6 +172,8 @@ def test_importing_the_package_loads_nothing_else() -> None:
         ("tokenizers", {"policy"}),
         ("jinja2", {"policy"}),
         ("pyseccomp", {"sandbox"}),
+        ("tensorboard", {"logs"}),
+        ("google", {"logs"}),
     ],
 )
 def test_a_library_is_imported_only_in_the_room_that_owns_it(library: str, rooms: set[str]) -> None:

@@ -5,31 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import types
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from checkers import InProcess
 
 from ratchet.config.schema import SandboxSection
 from ratchet.core.errors import ConfigError
 from ratchet.core.protocols import Demonstrates, Environment, Outcome, Probes
-from ratchet.core.rollout import Group, Rollout, Score, Status, Trajectory
 from ratchet.core.task import Split, Task
 from ratchet.environments import reproduce_demonstrations as demonstrations
-from ratchet.environments.curriculum import (
-    Plan,
-    admit,
-    choose_positives,
-    first_plan,
-    has_flattened,
-    is_due,
-    replay_facts,
-)
 from ratchet.environments.reproduce import Reproduce, num_attempts, role_of
-from ratchet.environments.reproduce_checks import MODULE, MOST_RUNS, Checker, Remembered, import_line
+from ratchet.environments.reproduce_checks import MOST_RUNS, Checker, Remembered, import_line
 from ratchet.environments.reproduce_demonstrations import Bug
 from ratchet.environments.reproduce_edits import Edit, added_test, after_thought, apply_edits, read_edits, write_edit
 from ratchet.environments.reproduce_functions import KINDS, Function, draw_pair, inputs, results, revealing
@@ -51,35 +41,6 @@ def f(a):
  return (a-2)%10
 """
 LOOP = Function("list", ("3", ">=", "4", "+", "a"))
-
-
-class InProcess:
-    """Runs the family's own code here, where nobody else wrote it: never do this with a policy's."""
-
-    def __init__(self) -> None:
-        self.asked: list[tuple[str, str]] = []
-        self.closed = 0
-
-    async def check(self, source: str, test: str, raises: Sequence[str] = ()) -> RunOutcome:
-        self.asked.append((source, test))
-        first, _, body = test.partition("\n")
-        name = first.removeprefix(f"from {MODULE} import ")
-        module = types.ModuleType(MODULE)
-        try:
-            exec(compile(source, "solution", "exec"), vars(module))
-            exec(compile(body, "test", "exec"), {name: vars(module)[name]})
-        except AssertionError:
-            return RunOutcome.ASSERTION
-        except (SyntaxError, ValueError):
-            return RunOutcome.SYNTAX_ERROR
-        except Exception as error:
-            if type(error).__name__ in raises:
-                return RunOutcome.EXPECTED
-            return RunOutcome.OTHER_EXCEPTION
-        return RunOutcome.PASSED
-
-    def close(self) -> None:
-        self.closed += 1
 
 
 class Says:
@@ -538,57 +499,3 @@ def test_the_sandbox_judges_as_the_family_does() -> None:
     finally:
         environment.close()
         environment.close()
-
-
-# --- curriculum and late replay
-
-
-def group_of(index: int, *values: float) -> Group:
-    rollouts = tuple(
-        Rollout(f"t{index}", i, (Trajectory(()),), Status.OK, Score(value)) for i, value in enumerate(values)
-    )
-    return Group(Task("reproduce", ()), index, 10 * index, rollouts)
-
-
-def test_a_run_begins_with_the_problems_that_are_solved_at_times() -> None:
-    plan = first_plan({"a": 0, "b": 3, "c": 16, "d": 0})
-    assert plan == Plan(("b", "c"), ("a", "d"))
-    assert [step for step in range(301) if is_due(step, every=100)] == [100, 200, 300]
-
-
-def test_both_admission_rules_and_the_threshold() -> None:
-    plan, passes = Plan(("x",), ("a", "b", "c", "d")), {"a": 1, "b": 0, "c": 2}
-    solvable, facts = admit(plan, passes, rule="solvable", count=5, rng=random.Random(0))
-    assert solvable == Plan(("x", "a", "c"), ("b", "d"))
-    assert facts["curriculum/newly_admitted"] == facts["curriculum/solvable_waiting"] == 2
-    unsolved, facts = admit(plan, passes, rule="unsolved", count=1, rng=random.Random(0))
-    assert len(unsolved.admitted) == 2
-    assert unsolved.admitted[1] in ("b", "d")
-    assert facts["curriculum/waiting"] == 3
-    held, facts = admit(plan, passes, rule="solvable", count=5, rng=random.Random(0), success=0.4, threshold=0.5)
-    assert held == plan
-    assert facts["curriculum/newly_admitted"] == 0
-
-
-def test_a_curve_has_flattened_when_the_last_window_gains_little() -> None:
-    assert not has_flattened([0.2] * 9, window=5, gain=0.01)
-    assert has_flattened([0.2] * 10, window=5, gain=0.01)
-    assert not has_flattened([0.2] * 5 + [0.3] * 5, window=5, gain=0.01)
-    assert has_flattened([0.3] * 5 + [0.2] * 5, window=5, gain=0.01)
-
-
-def test_positives_are_successes_of_problems_that_are_not_yet_sure() -> None:
-    groups = [group_of(0, 0, 0), group_of(1, 1, 1), group_of(2, 0, 1, 1), group_of(3, 1, 0)]
-    chosen = choose_positives(groups, count=9, rng=random.Random(0))
-    assert [p.group.index for p in chosen] == [2, 3]
-    assert all(p.rollout.score is not None and p.rollout.score.value == 1 for p in chosen)
-    assert len(choose_positives(groups, count=9, rng=random.Random(0), one_per_task=False)) == 3
-    assert len(choose_positives(groups, count=1, rng=random.Random(0))) == 1
-    facts = replay_facts(chosen, step=40, asked=4)
-    assert facts == {
-        "replay/positives": 2,
-        "replay/missing": 2,
-        "replay/age": 15,
-        "replay/success": pytest.approx((2 / 3 + 1 / 2) / 2),
-    }
-    assert replay_facts([], step=0, asked=0)["replay/age"] == 0

@@ -13,7 +13,7 @@ from builders import tiny_policy
 from torch import Tensor
 
 from ratchet.algorithms.table import build_algorithm
-from ratchet.config.schema import AlgorithmSection, TrainSection
+from ratchet.config.learning import AlgorithmSection, TrainSection
 from ratchet.core.errors import GateError
 from ratchet.core.protocols import Completion, Engine, Outcome, PolicyHandle, Request, Sampling
 from ratchet.core.rollout import Group, Score

@@ -14,7 +14,7 @@ from torch import Tensor
 from ratchet.algorithms.algorithm import Algorithm, Critic
 from ratchet.algorithms.losses import reinforce
 from ratchet.algorithms.table import build_algorithm
-from ratchet.config.schema import AlgorithmSection, TrainSection
+from ratchet.config.learning import AlgorithmSection, TrainSection
 from ratchet.core.batch import Batch
 from ratchet.core.rollout import Group
 from ratchet.policy.policy import Policy

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ratchet.algorithms.algorithm import Algorithm
 from ratchet.algorithms.table import build_algorithm
-from ratchet.config.schema import AlgorithmSection, TrainSection
+from ratchet.config.learning import AlgorithmSection, TrainSection
 from ratchet.core.batch import Batch
 from ratchet.core.errors import NumericsError
 from ratchet.core.rollout import Group

@@ -50,7 +50,7 @@ class Server:
                 case "next":
                     return self._next(message["iterator"])
                 case "call_all":
-                    return {"answers": self._call_all(namespace[str(message["name"])], message["calls"])}
+                    return {"answers": self._call_all(message, namespace)}
                 case _:
                     return self._call(namespace[str(message["name"])], message["args"], message["kwargs"])
         except BaseException as error:
@@ -87,14 +87,14 @@ class Server:
                 answer["value"] = encode(result)
         return answer
 
-    def _call_all(self, function: object, calls: object) -> list[Message]:
+    def _call_all(self, message: Message, namespace: dict[str, object]) -> list[Message]:
         """Answer calls up to the first that raises."""
         answers: list[Message] = []
-        for args, kwargs in calls:  # type: ignore[attr-defined]
-            try:
-                answers.append(self._call(function, args, kwargs))
-            except BaseException as error:
-                return [*answers, _raised(error)]
+        for args, kwargs in message["calls"]:  # type: ignore[attr-defined]
+            one = {"do": "call", "name": message["name"], "args": args, "kwargs": kwargs}
+            answers.append(self._answer(one, namespace))
+            if "raised" in answers[-1]:
+                break
         return answers
 
     def _next(self, iterator: object) -> Message:

@@ -1,0 +1,88 @@
+"""prime-rl: trainer and orchestrator write rows of their own, and keys name environment, filter and agent."""
+
+from __future__ import annotations
+
+from ratchet.logs.frameworks.entry import Framework, Key
+from ratchet.logs.log import StepAxis
+
+_STATS = "{mean,max,min,p10,p90,median,std}"
+_OLD = "{mean,max,min,std}"
+
+PRIME_RL = Framework(
+    "prime_rl",
+    "prime-rl",
+    StepAxis.ROLLOUT,
+    (
+        Key(f"train/agg/all/<agent>/reward/{_STATS}", "reward/{1}", "over all environments, before filters"),
+        Key(f"train/agg/effective/<agent>/reward/{_STATS}", "reward/filtered/{1}", "what filters left"),
+        Key("train/agg/all/<agent>/num_output_tokens/{mean,max,min}", "len/response/{1}"),
+        Key("train/agg/effective/<agent>/num_output_tokens/{mean,max,min}", "len/filtered/response_{1}"),
+        Key("train/agg/all/<agent>/is_truncated/mean", "len/truncated_frac"),
+        Key("train/agg/effective/<agent>/is_truncated/mean", "len/filtered/truncated_frac"),
+        Key("train/agg/all/<agent>/solved_{none,all,some}", "signal/solved_{1}_frac"),
+        Key("train/agg/all/solved_{none,all,some}", "signal/solved_{0}_frac"),
+        Key("train/agg/effective/<rest...>", "data/filtered/{0}"),
+        Key(f"train/<env>/all/<agent>/reward/{_STATS}", "reward/by/{0}/{2}"),
+        Key(f"train/<env>/effective/<agent>/reward/{_STATS}", "reward/filtered/{0}/{2}", "what filters left"),
+        Key("train/<env>/all/<agent>/num_output_tokens/{mean,max,min}", "len/by/{0}/response_{2}"),
+        Key("train/<env>/effective/<agent>/num_output_tokens/{mean,max,min}", "len/filtered/{0}/response_{2}"),
+        Key("train/<env>/all/<agent>/is_truncated/mean", "len/by/{0}/truncated_frac"),
+        Key("train/<env>/effective/<agent>/is_truncated/mean", "len/filtered/{0}/truncated_frac"),
+        Key("train/<env>/{all,effective}/<agent>/solved_{none,all,some}", "signal/by/{0}/{1}/solved_{3}_frac"),
+        Key("train/<env>/{all,effective}/<rest...>", "data/{0}/{1}/{2}"),
+        Key(f"reward/all/{_STATS}", "reward/{0}"),
+        Key(f"reward/<env>/{_STATS}", "reward/by/{0}/{1}"),
+        Key(f"seq_len/all/{_OLD}", "len/total/{0}", "prompt and response"),
+        Key(f"seq_len/<env>/{_OLD}", "len/by/{0}/total_{1}", "prompt and response"),
+        Key(f"seq_len/{_OLD}", "len/total/{0}", "prompt and response"),
+        Key("is_truncated/all/mean", "len/truncated_frac"),
+        Key("is_truncated/mean", "len/truncated_frac"),
+        Key("is_truncated/<env>/mean", "len/by/{0}/truncated_frac"),
+        Key("is_truncated/<rest...>", "data/is_truncated/{0}"),
+        Key("mismatch_kl/{all/,}mean", "kl/sampler", "trainer against inference, with what staleness adds"),
+        Key("mismatch_kl/{all/,}{std,max,min}", "kl/sampler_{1}"),
+        Key("mismatch_kl/<env>/{mean,std,max}", "kl/sampler_by/{0}/{1}"),
+        Key("kl_ent_ratio/{all/,}mean", "kl/sampler_over_entropy"),
+        Key("kl_ent_ratio/<rest...>", "data/kl_ent_ratio/{0}"),
+        Key("off_policy/{mean,max}", "stale/{0}"),
+        Key("off_policy/dropped", "drop/stale"),
+        Key("is_masked/{all/,}mean", "clip/frac", "tokens whose ratio to the sampler is out of bounds"),
+        Key("is_masked_{low,high}/{all/,}mean", "clip/{0}"),
+        Key("entropy/{all/,}mean", "entropy"),
+        Key("entropy/{all/,}{std,max,min}", "entropy/{1}"),
+        Key("entropy/<env>/{mean,std,max}", "entropy/by/{0}/{1}"),
+        Key("optim/grad_norm", "opt/grad_norm"),
+        Key("optim/lr", "opt/lr", common=True),
+        Key("loss/mean", "loss/policy"),
+        Key("loss/nan_count", "loss/nan_count"),
+        Key("loss/{std,max,min}", "loss/{0}"),
+        Key("eval/<env>/all/<agent>/<stat...>", "eval/{0}/{2}"),
+        Key("eval/<env>/effective/<agent>/<stat...>", "eval/{0}/filtered/{2}", "what filters left"),
+        Key("eval/<env>/<stat...>", "eval/{0}/{1}", common=True),
+        Key("time/<what...>", "time/{0}", common=True),
+        Key("perf/<what...>", "system/{0}", common=True),
+        Key("progress/<what...>", "progress/{0}", common=True),
+        # What its console says.
+        Key("Reward", "reward/mean"),
+        Key("Seq. Length", "len/total/mean", "prompt and response"),
+        Key("Async Level", "data/async_level"),
+        Key("Max. Off-Policy Level", "stale/max"),
+        Key("Throughput", "speed/tokens_per_s"),
+        Key("Time", "time/step"),
+        Key("Loss", "loss/policy"),
+        Key("Entropy", "entropy"),
+        Key("Mismatch KL", "kl/sampler"),
+        Key("Grad. Norm", "opt/grad_norm"),
+        Key("LR", "opt/lr"),
+        Key("Error", "drop_frac/error"),
+        Key("Truncation", "len/truncated_frac"),
+        Key("Trainable", "signal/kept_groups_frac"),
+        Key("Turns", "turns/mean"),
+        Key("{MFU,Peak Mem.}", "system/{0}"),
+    ),
+    hints={"pipes": "lines of the form Step N | Reward: x | ..."},
+    caution={
+        "reward/filtered/mean": "reward/mean is before filters (all), reward/filtered/mean after them (effective); "
+        "the gap is what was sampled in vain.",
+    },
+)

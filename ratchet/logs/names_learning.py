@@ -1,0 +1,296 @@
+"""Entries for what only other frameworks log of learning: rewards, lengths, losses, entropy, clips, groups."""
+
+from __future__ import annotations
+
+from ratchet.core.metric import Better, Metric
+
+_SHAPED = "after what the framework adds or takes off before training: a KL penalty, a length penalty, a baseline"
+
+REWARD = (
+    Metric(
+        "reward/shaped/*",
+        f"The reward {_SHAPED}.",
+        "score - penalties, over the step's rollouts",
+        "",
+        "near reward/mean; the gap is what the penalties cost",
+        better=Better.HIGHER,
+    ),
+    Metric(
+        "reward/normalised/*",
+        "The reward after normalisation within its group.",
+        "(score - mean of the group) / its deviation",
+        "",
+        "about 0 whether or not it learns",
+        "0 is normal here because a group's normalised rewards sum to 0",
+    ),
+    Metric(
+        "reward/filtered/*",
+        "The reward of the rollouts that filters left for training.",
+        "over the groups kept by dynamic sampling or other filters",
+        "",
+        "near one half for pass or fail rewards, because groups that are all right or all wrong were dropped; it does "
+        "not measure progress",
+    ),
+    Metric(
+        "reward/total/*",
+        "The reward of all rollouts the step sampled, those that filters dropped among them.",
+        "over all rollouts of the step",
+        "",
+        "near reward/mean; differs where filters drop groups",
+        better=Better.HIGHER,
+    ),
+    Metric(
+        "reward/return/*",
+        "Return: discounted sum of token rewards, penalties included.",
+        "mean over tokens or rollouts of the sum of rewards to come",
+        "",
+        "near the shaped reward",
+    ),
+    Metric("reward/p*", "A percentile of the step's rewards.", "percentile over rollouts", "", "inside the scale"),
+    Metric("reward/median", "Median reward of the step.", "median over rollouts", "", "near reward/mean"),
+    Metric(
+        "reward/pass@*",
+        "Chance that one of k attempts at a training task is right.",
+        "mean over the step's tasks",
+        "share",
+        "at or above reward/mean for rewards of 0 or 1",
+        better=Better.HIGHER,
+    ),
+    Metric(
+        "reward/parts_std/*",
+        "Spread of one named component of the reward.",
+        "standard deviation over rollouts",
+        "",
+        "falls as the component is learned",
+        "0 means that every rollout earned the same of it",
+    ),
+    Metric(
+        "reward/by/*",
+        "Mean reward of one environment or data source.",
+        "mean over the rollouts of that source",
+        "",
+        "as reward/mean",
+        better=Better.HIGHER,
+    ),
+    Metric("reward/*", "A number of the reward.", "as the framework defines it", "", "as the framework defines it"),
+    Metric("advantage/*", "Advantages of the step.", "over trained tokens", "", "about 0 in the mean"),
+)
+
+LENGTH = (
+    Metric("len/response/*", "Length of an answer.", "sampled tokens per rollout", "tokens", "as len/response/mean"),
+    Metric(
+        "len/response_ended/*",
+        "Length of the answers that ended by themselves, truncated ones left out.",
+        "sampled tokens per rollout that ended",
+        "tokens",
+        "below len/response/mean while answers are cut off",
+    ),
+    Metric(
+        "len/response_not_aborted/*",
+        "Length of the answers that were not aborted.",
+        "sampled tokens per rollout that was not aborted",
+        "tokens",
+        "equal to len/response/mean where nothing is aborted",
+    ),
+    Metric(
+        "len/generated/*",
+        "Tokens of a rollout after its prompt; in several turns the environment's replies may be among them.",
+        "response tokens per rollout, observations included",
+        "tokens",
+        "len/response/mean in a single turn, more in several",
+    ),
+    Metric(
+        "len/per_turn/*",
+        "Tokens the policy sampled in one turn.",
+        "sampled tokens / turns",
+        "tokens",
+        "below len/response/mean in several turns",
+    ),
+    Metric(
+        "len/total/*",
+        "Length of prompt and answer together.",
+        "prompt tokens + response tokens per rollout",
+        "tokens",
+        "above len/response/mean by the prompt; no measure of the answer's length",
+    ),
+    Metric("len/prompt/*", "Length of the prompt.", "prompt tokens per rollout", "tokens", "constant"),
+    Metric(
+        "len/prompt_truncated_frac",
+        "Share of prompts that were cut to their limit.",
+        "prompts at the limit / prompts",
+        "share",
+        "0",
+        "0 means that every prompt was whole",
+        Better.LOWER,
+    ),
+    Metric(
+        "len/ended_frac",
+        "Share of rollouts that ended by themselves.",
+        "rollouts with an end of text / rollouts",
+        "share",
+        "above 95 %",
+        better=Better.HIGHER,
+    ),
+    Metric(
+        "len/longest_frac",
+        "Share of sequences as long as the padded batch. It is not truncation: the longest always counts.",
+        "sequences of the batch's length / sequences",
+        "share",
+        "small, never 0",
+    ),
+    Metric("len/*", "A length, of the tokens the name says.", "per rollout", "tokens", "steady"),
+    Metric("turns/*", "Turns of a rollout.", "turns per rollout", "turns", "1 in a single turn"),
+)
+
+LOSS = (
+    Metric(
+        "loss/pg",
+        "The policy-gradient term of the loss, without penalties; it does not measure progress.",
+        "mean of the clipped surrogate",
+        "",
+        "about 0, either sign",
+        "0 is normal here for the reason given at loss/policy",
+    ),
+    Metric(
+        "loss/kl",
+        "The KL term as it enters the loss.",
+        "coefficient * KL",
+        "",
+        "small beside loss/pg",
+        "0 is normal here where the coefficient is 0",
+    ),
+    Metric("loss/nan_count", "Losses that were not finite.", "count", "", "0", "0 is as it should be", Better.LOWER),
+    Metric("loss/*", "A term of the loss.", "as the framework defines it", "", "steady"),
+    Metric(
+        "entropy/sampled",
+        "Entropy estimated from the sampled tokens alone; noisier than `entropy`, and not comparable with it.",
+        "- mean over tokens of log pi(sampled token)",
+        "nats",
+        "falls slowly; a fast fall to about 0 ends exploration",
+    ),
+    Metric(
+        "entropy/rollout",
+        "Entropy of the policy that sampled the rollouts, before the step's updates.",
+        "mean over tokens, before the first update",
+        "nats",
+        "near entropy",
+    ),
+    Metric(
+        "entropy/sequence",
+        "Entropy summed over an answer: grows with its length.",
+        "sum over tokens of - log pi, mean over rollouts",
+        "nats",
+        "follows the length",
+    ),
+    Metric("entropy/*", "Spread of the entropy.", "over tokens", "nats", "steady"),
+    Metric(
+        "clip/dual",
+        "Share of tokens at the dual clip: worse answers whose ratio grew beyond clip_c. Not the low side of the clip.",
+        "mean over trained tokens of [A < 0 and ratio > clip_c]",
+        "share",
+        "0 to 0.01",
+        "0 is normal here because the bound is far out",
+        Better.LOWER,
+    ),
+    Metric(
+        "clip/capped",
+        "Share of tokens whose importance weight is capped; their gradient stays (CISPO).",
+        "mean over trained tokens of [weight > cap]",
+        "share",
+        "0 to 0.2",
+    ),
+    Metric(
+        "clip/sequence_masked",
+        "Share of sequences left out because they went too far off the policy.",
+        "masked sequences / sequences",
+        "share",
+        "0 to 0.1",
+        better=Better.LOWER,
+    ),
+    Metric(
+        "clip/gap",
+        "How far clipping moves the mean ratio. It is no share of tokens, but 0 exactly where nothing is clipped.",
+        "mean ratio - mean clipped ratio",
+        "",
+        "near 0",
+        "0 means that no ratio left its bounds",
+    ),
+    Metric("clip/*", "A side of the clip.", "share of trained tokens", "share", "0 to 0.1", better=Better.LOWER),
+    Metric("critic/clip_frac", "Share of values the critic's clip removes.", "mean over tokens", "share", "0 to 0.2"),
+    Metric("critic/*", "A number of the critic.", "as the framework defines it", "", "steady"),
+    Metric("opt/lr/*", "Learning rate of a group of weights.", "as configured", "", "as configured"),
+    Metric("opt/*", "A number of the optimiser.", "as the framework defines it", "", "steady"),
+)
+
+SIGNAL = (
+    Metric(
+        "signal/kept_groups_frac",
+        "Share of groups that dynamic sampling kept.",
+        "groups kept / groups sampled",
+        "share",
+        "falls as tasks become always solved or never solved",
+    ),
+    Metric(
+        "signal/mixed_groups_frac",
+        "Share of groups with both better and worse attempts: those that teach.",
+        "groups with different rewards / groups",
+        "share",
+        "0.3 to 0.8; near 0 the step is wasted",
+        "0 means that no group had anything to compare",
+        Better.HIGHER,
+    ),
+    Metric(
+        "signal/solved_all_frac",
+        "Share of groups in which every attempt was right: too easy.",
+        "groups all right / groups",
+        "share",
+        "rises as it learns",
+    ),
+    Metric(
+        "signal/solved_none_frac",
+        "Share of groups in which no attempt was right: too hard.",
+        "groups all wrong / groups",
+        "share",
+        "falls as it learns",
+        better=Better.LOWER,
+    ),
+    Metric(
+        "signal/solved_some_frac",
+        "Share of groups in which some attempts were right.",
+        "groups with right and wrong attempts / groups",
+        "share",
+        "0.3 to 0.8",
+        better=Better.HIGHER,
+    ),
+    Metric(
+        "signal/zero_groups_at/*",
+        "Groups whose attempts all earned this one reward.",
+        "number of groups",
+        "groups",
+        "rises at the scale's upper end as tasks become easy",
+    ),
+    Metric(
+        "signal/filter/*",
+        "A counter of the filter that drops groups without a signal.",
+        "as the framework counts it",
+        "",
+        "steady",
+    ),
+    Metric("signal/*", "A number on how much there is to learn from.", "as the framework defines it", "", "steady"),
+    Metric("drop_frac/*", "Share of rollouts lost for this reason.", "rollouts / rollouts asked", "share", "0",
+           "0 means that none was lost", Better.LOWER),
+)  # fmt: skip
+
+PROGRESS = (
+    Metric("progress/*", "How far the run is.", "as the framework counts it", "", "rises evenly"),
+    Metric("count/*", "A count of the step.", "as the framework counts it", "", "steady"),
+    Metric("speed/*", "Throughput.", "as the framework measures it", "", "steady", better=Better.HIGHER),
+    Metric("system/*", "A number of the machine.", "as the framework measures it", "", "steady"),
+    Metric("data/*", "A number of the step's data.", "as the framework counts it", "", "steady"),
+    Metric("rollouts/*", "Rollouts, by what became of them.", "number of rollouts", "rollouts", "steady"),
+    Metric("tokens/*", "Tokens, by what they are.", "sum over the step or the run", "tokens", "follows the length"),
+    Metric("eval/*", "A number of an evaluation.", "as the framework defines it", "", "as the framework defines it"),
+)
+
+LEARNING = (*REWARD, *LENGTH, *LOSS, *SIGNAL, *PROGRESS)
+"""Every entry of this file."""
