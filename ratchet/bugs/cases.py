@@ -31,6 +31,8 @@ _DRAWN = 160
 """Inputs of a round."""
 _MOST_KNOWN = 60
 _JSON, _NOT_JSON = ("value", "list", "lists"), ("other", "foreign")
+_MOST_LOST = 4
+"""Inputs on which a function may hang before it is given up, if they are small."""
 _WORKS_AS_GUESSED = 0.2
 """Share of inputs of the guessed kinds that must give a result for the guess to stand."""
 _WORKS = 0.5
@@ -49,14 +51,31 @@ class Cases:
 
 
 async def cases_of(runs: Runs, file: OneFile, signature: Signature, calls: Sequence[Call], rng: random.Random) -> Cases:
-    """Return the cases of a function. **Raises**: `Refused` if they do not make it testable."""
+    """Return the cases of a function. **Raises**: `Refused` if they do not make it testable.
+
+    A function that is too slow on any input that is drawn is asked again with small ones alone. So what is chosen does
+    not hang on single inputs that take about as long as they may.
+    """
+    seeds = [rng.getrandbits(64) for _ in (False, True)]
+    try:
+        return await _cases_of(runs, file, signature, calls, random.Random(seeds[0]), small=False)
+    except Refused as refused:
+        if refused.reason is not Reason.SLOW:
+            raise
+    return await _cases_of(runs, file, signature, calls, random.Random(seeds[1]), small=True)
+
+
+async def _cases_of(
+    runs: Runs, file: OneFile, signature: Signature, calls: Sequence[Call], rng: random.Random, *, small: bool
+) -> Cases:
+    most_lost = _MOST_LOST if small else 1
     known = _known(signature, calls)
-    drawer = Drawer(rng, literals_of(ast.parse(file.text), known))
+    drawer = Drawer(rng, literals_of(ast.parse(file.text), known), small=small)
     # What was guessed from the code may be wrong, so a part of the first inputs does without.
     unguessed = Signature(tuple(_open(p) for p in signature.parameters), signature.takes_more)
     drawn = [drawer.inputs(signature, 2 * _DRAWN // 3, near=known), drawer.inputs(unguessed, _DRAWN // 3, near=known)]
     inputs = _distinct([*known, *drawn[0], *drawn[1]])
-    results = await _run(runs, file, inputs)
+    results = await _run(runs, file, inputs, most_lost)
     _refuse_wrong_doctests(signature, calls, inputs, results)
     works = [args for args, result in zip(inputs, results, strict=True) if result.what in _JSON]
     own = [args for args in works if args in known]
@@ -67,7 +86,7 @@ async def cases_of(runs: Runs, file: OneFile, signature: Signature, calls: Seque
         fresh = _distinct([*fitting, *more])[len(fitting) :]
         old = dict(zip(map(json.dumps, inputs), results, strict=True))
         inputs = [*fitting, *fresh]
-        results = [*(old[json.dumps(args)] for args in fitting), *await _run(runs, file, fresh)]
+        results = [*(old[json.dumps(args)] for args in fitting), *await _run(runs, file, fresh, most_lost)]
     level = level_of(results)
     cases = [
         Case(args, listed(result, level), args in known)
@@ -95,8 +114,8 @@ def _distinct(inputs: Iterable[Args]) -> list[Args]:
     return list({json.dumps(args): args for args in inputs}.values())
 
 
-async def _run(runs: Runs, file: OneFile, inputs: Sequence[Args]) -> list[Result]:
-    ran = await runs.settle(file.text, file.entry, inputs)
+async def _run(runs: Runs, file: OneFile, inputs: Sequence[Args], most_lost: int) -> list[Result]:
+    ran = await runs.settle(file.text, file.entry, inputs, most_lost)
     if ran.ended in NOT_LOADED:
         raise Refused(Reason.BROKEN, ran.detail[:100])
     if ran.ended:

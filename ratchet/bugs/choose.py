@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ratchet.bugs.allowed import words
 from ratchet.bugs.draw import Args
 from ratchet.bugs.ledger import Fate
 from ratchet.bugs.levels import NotListed, listed
@@ -14,8 +15,9 @@ from ratchet.bugs.measure import NOT_LOADED, Ran
 from ratchet.bugs.mutate import Mutant
 
 _UNDEFINED = frozenset({"NameError", "UnboundLocalError"})
-_NOT_DECLARED = frozenset({"MemoryError", "SystemExit", "KeyboardInterrupt", "GeneratorExit", "ImportError",
-                           "ModuleNotFoundError", "BaseException"})  # fmt: skip
+_NOT_DECLARED = words(
+    "BaseException GeneratorExit ImportError KeyboardInterrupt MemoryError ModuleNotFoundError StopIteration SystemExit"
+)
 """What a mutant may raise, but no line can name as the symptom of its bug."""
 _CRASHING = 0.25
 """Share of the mutants kept of a function that may do nothing but raise."""

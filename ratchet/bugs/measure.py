@@ -27,8 +27,6 @@ _HASH_SEED = "20"
 _WALL, _START_S = 4, 5.0
 """Wall-clock seconds of a run, by its CPU time and on top: far more than any needs, so that the machine's load decides
 nothing; what waits for ever ends here."""
-MOST_LOST = 4
-"""Inputs on which a fixed source may hang or die before it is given up."""
 NOT_LOADED = ("import_error", "syntax_error")
 """How a run ends whose source could not be loaded."""
 
@@ -71,11 +69,14 @@ class Runs:
         self.checks = 0
         """Runs so far."""
 
-    async def run(self, source: str, entry: str, inputs: Sequence[Args], cpu_s: float = 0.0) -> Ran:
-        """Return what a function does with `inputs`, within `cpu_s` CPU seconds; 0 gives it the usual time."""
+    async def run(self, source: str, entry: str, inputs: Sequence[Args], cpu_s: float = 0.0, most_lost: int = 1) -> Ran:
+        """Return what a function does with `inputs`, up to the one with which `most_lost` of them took too long.
+
+        `cpu_s` is what one call, and all, may take; 0 gives them the usual time.
+        """
         mark = secrets.token_hex(8)
         self.checks += 1
-        text, limits = self._program(entry, inputs, mark, cpu_s), self._within(cpu_s)
+        text, limits = self._program(entry, inputs, mark, cpu_s, most_lost), self._within(cpu_s)
         program = Program(source, text, How.SCRIPT, apart=False, limits=limits)
         answer = await self._pool.check(program)
         ended = "" if answer.outcome is Outcome.PASSED else answer.outcome.value
@@ -85,22 +86,22 @@ class Runs:
         """Return the same from a fresh interpreter with another hash seed, called in the reverse order."""
         mark = secrets.token_hex(8)
         self.checks += 1
-        files = {"solution.py": source, "program.py": self._program(entry, inputs[::-1], mark, 0.0)}
+        files = {"solution.py": source, "program.py": self._program(entry, inputs[::-1], mark, 0.0, 1)}
         command = ["/usr/bin/env", f"PYTHONHASHSEED={_HASH_SEED}", self._box.view.python, "-S", "-B", "program.py"]
         answer = await self._box.run(files, command, self._within(0.0))
         ended = "" if answer.exit_code == 0 and answer.hit is LimitHit.NONE else answer.hit.value
         ran = _ran(answer.output, mark, len(inputs), ended, answer.output[-200:])
         return replace(ran, results=ran.results[::-1])
 
-    async def settle(self, source: str, entry: str, inputs: Sequence[Args]) -> Ran:
-        """Return what a function does with every input, also where it hangs or dies on a few of them."""
+    async def settle(self, source: str, entry: str, inputs: Sequence[Args], most_lost: int) -> Ran:
+        """Return what a function does with every input, also where it hangs or dies on fewer than `most_lost`."""
         results: list[Result] = []
         while len(results) < len(inputs):
-            ran = await self.run(source, entry, inputs[len(results) :])
+            ran = await self.run(source, entry, inputs[len(results) :], most_lost=most_lost)
             results += ran.results
             if not ran.ended:
                 break
-            if sum(result.what == "lost" for result in results) >= MOST_LOST or ran.ended in NOT_LOADED:
+            if sum(result.what == "lost" for result in results) >= most_lost or ran.ended in NOT_LOADED:
                 return Ran(tuple(results), ran.ended, ran.detail)
             if len(results) < len(inputs):
                 results.append(Result("lost", ran.ended))
@@ -110,12 +111,11 @@ class Runs:
         cpu_s = cpu_s or self._timeout_s
         return replace(self._limits, wall_s=_WALL * cpu_s + _START_S, cpu_s=cpu_s + 1)
 
-    def _program(self, entry: str, inputs: Sequence[Args], mark: str, cpu_s: float) -> str:
+    def _program(self, entry: str, inputs: Sequence[Args], mark: str, cpu_s: float, most_lost: int) -> str:
         """Return the text of a script that runs a function of the module ``solution`` with inputs."""
         given = json.dumps(list(inputs))
-        # Of a mutant one call that hangs says enough.
-        each, whole, lost = (cpu_s, cpu_s, 1) if cpu_s else (self._timeout_s / 4, self._timeout_s, MOST_LOST)
-        call = f"report(solution.{entry}, json.loads({given!r}), printer({mark!r}), {each}, {whole}, {lost})"
+        each, whole = (cpu_s, cpu_s) if cpu_s else (self._timeout_s / 4, self._timeout_s)
+        call = f"report(solution.{entry}, json.loads({given!r}), printer({mark!r}), {each}, {whole}, {most_lost})"
         return f"{_RUNNER}\n\nimport solution\n\n{call}\n"
 
 

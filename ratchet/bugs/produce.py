@@ -95,13 +95,14 @@ def reasons(ledger: Ledger) -> str:
     return ". ".join(f"{count} of them: {reason.value}" for reason, count in ledger.refused.most_common()) + "."
 
 
-def _take_back(ledger: Ledger, pairs: list[Pair], refused: list[Pair]) -> None:
+def _take_back(ledger: Ledger, pairs: list[Pair], refused: list[tuple[Pair, str]]) -> None:
     """Write down that some lines were refused in the end, and functions that have none left."""
-    left = {pair.function for pair in pairs if pair not in refused}
-    for pair in refused:
+    gone = [pair for pair, _ in refused]
+    for pair, told in refused:
         ledger.fates[Fate.KEPT] -= 1
         ledger.fates[Fate.REFUSED] += 1
         ledger.operators[pair.operator] -= 1
-    for function in sorted({pair.function for pair in refused} - left):
+        ledger.details.append(f"{pair.content['name']}: {told}")
+    for function in sorted({pair.function for pair in gone} - {pair.function for pair in pairs if pair not in gone}):
         ledger.usable -= 1
         ledger.refuse(function, Reason.NO_MUTANT, "the environment's own check refused them")

@@ -31,17 +31,17 @@ def refuse_existing(out: Path, *, force: bool) -> None:
 
 async def write_lines(
     pairs: Sequence[Pair], out: Path, checker: Checker, watch: Callable[[int, int], None]
-) -> list[Pair]:
-    """Write the pairs that the environment accepts, one a line; return those that it does not.
+) -> list[tuple[Pair, str]]:
+    """Write the pairs that the environment accepts, one a line; return the others, each with what is wrong with it.
 
-    **Raises**: `ConfigError` if none is left; `RunError` if the file cannot be written. Nothing is then left of it.
+    **Raises**: `RunError` if the file cannot be written. Where nothing is accepted or something fails, no file appears.
     """
     beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         _write(pairs, beside)
         rows = read_bug_rows(str(beside)) if pairs else []
-        accepted = await _accepted(str(out), rows, checker, watch)
-        good = [pair for pair, fine in zip(pairs, accepted, strict=True) if fine]
+        wrong = await _wrong(str(out), rows, checker, watch)
+        good = [pair for pair, told in zip(pairs, wrong, strict=True) if not told]
         if good:
             _write(good, beside)
             os.replace(beside, out)
@@ -49,7 +49,7 @@ async def write_lines(
         raise RunError(f"{out} cannot be written: {error.strerror}. Make room, or choose another --out.") from None
     finally:
         beside.unlink(missing_ok=True)
-    return [pair for pair, fine in zip(pairs, accepted, strict=True) if not fine]
+    return [(pair, told) for pair, told in zip(pairs, wrong, strict=True) if told]
 
 
 def _write(pairs: Sequence[Pair], path: Path) -> None:
@@ -60,30 +60,28 @@ def _write(pairs: Sequence[Pair], path: Path) -> None:
         os.fsync(file.fileno())
 
 
-async def _accepted(path: str, rows: Sequence[Row], checker: Checker, watch: Callable[[int, int], None]) -> list[bool]:
+async def _wrong(path: str, rows: Sequence[Row], checker: Checker, watch: Callable[[int, int], None]) -> list[str]:
+    """Return what is wrong with each row; empty for those that are fine."""
     places = asyncio.Semaphore(AT_ONCE)
     done = 0
 
-    async def accepted(row: Row) -> bool:
+    async def wrong(row: Row) -> str:
         nonlocal done
+        told = "" if _pays(row) else "its best answers do not survive being written as answers"
         async with places:
-            fine = _pays(row)
-            if fine:
-                try:
-                    await refuse_bad_pairs(path, [row], checker)
-                except ConfigError:
-                    fine = False
+            try:
+                await refuse_bad_pairs(path, [row], checker)
+            except ConfigError as error:
+                told = told or str(error)
         done += 1
         watch(done, len(rows))
-        return fine
+        return told
 
-    return list(await asyncio.gather(*map(accepted, rows)))
+    return list(await asyncio.gather(*map(wrong, rows)))
 
 
 def _pays(row: Row) -> bool:
-    """Return whether the best answers survive being written as answers: a stray ``=======`` would cut an edit short."""
+    """Return whether the best answers are read as they were written: a stray ``=======`` would cut an edit short."""
     pair = bug_pair(row)
-    return (
-        apply_edits(pair.buggy, read_edits(pair.best_fix)) == pair.fixed
-        and added_test(pair.best_test) == pair.best_test
-    )
+    test, edits = added_test(pair.best_test), read_edits(pair.best_fix)
+    return test == pair.best_test and apply_edits(pair.buggy, edits) == pair.fixed

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console
 from rich.live import Live
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from ratchet.bugs.allowed import Reason
 from ratchet.bugs.ledger import Fate, Ledger
+from ratchet.bugs.make import Wishes
 from ratchet.bugs.produce import Asked, Done, Watcher, make_bugs
 from ratchet.cli.view import duration
 from ratchet.config.read import config_from_tree, merge, parse_override
@@ -30,6 +32,19 @@ def bugs(asked: Asked, *, plain: bool, show_reasons: bool) -> str:
     with watching(plain=plain) as watcher:
         done = make_bugs(asked, watcher)
     return end_text(asked, done, time.monotonic() - started, show_reasons=show_reasons)
+
+
+def asked_for(source: str, words: Sequence[str], **given: Any) -> Asked:
+    """Return what the command line's words and options mean. **Raises**: `ConfigError`."""
+    wishes = Wishes(
+        per_function=given["per_function"],
+        limit=given["limit"],
+        reveal_max=given["reveal_max"],
+        seed=given["seed"],
+        most_cases=given["cases"],
+        most_lines=given["lines"],
+    )
+    return Asked(source, given["out"], wishes, given["tests"], given["timeout"], given["force"], sandbox_of(words))
 
 
 def sandbox_of(words: Sequence[str]) -> SandboxSection:
@@ -97,7 +112,8 @@ def end_text(asked: Asked, done: Done, seconds: float, *, show_reasons: bool) ->
     lines += [f"Left out: {sentence}" for sentence in library.unread]
     lines += [_warning(done)] if library.installed else []
     lines.append(
-        f"{asked.out} is written. Train on it: ratchet train reproduce environment.source={shlex.quote(str(asked.out))}"
+        f"{asked.out} is written. Train on it: ratchet train reproduce/kimi-dev policy.model=MODEL "
+        f"environment.source={shlex.quote(str(asked.out))}"
     )
     return "\n".join(lines)
 

@@ -77,13 +77,14 @@ def test_a_source_that_cannot_be_loaded_says_so() -> None:
 
 def test_inputs_on_which_the_fixed_source_hangs_or_dies_are_set_aside() -> None:
     source = "import os\ndef f(x):\n    if x == 1: os._exit(0)\n    while x == 3: pass\n    return x\n"
-    found = in_sandbox(lambda runs: runs.settle(source, "f", NUMBERS))
+    found = in_sandbox(lambda runs: runs.settle(source, "f", NUMBERS, 3))
     assert not found.ended
     assert whats(found) == ["value", "lost", "value", "lost", "value", "value"]
 
 
 def test_a_function_that_hangs_on_most_inputs_is_given_up() -> None:
-    assert in_sandbox(lambda runs: runs.settle("def f(x):\n    while True: pass\n", "f", NUMBERS)).ended == "timeout"
+    found = in_sandbox(lambda runs: runs.settle("def f(x):\n    while True: pass\n", "f", NUMBERS, 2))
+    assert (found.ended, whats(found)) == ("timeout", ["lost", "lost"])
 
 
 def test_a_second_run_is_another_interpreter_with_the_inputs_reversed() -> None:
@@ -149,6 +150,12 @@ def test_the_kind_of_an_argument_is_found_by_trying() -> None:
     assert {type(c.args[0]) for c in cases(source).cases} == {int, float}
     source = "def f(x):\n    return len(x)\n"
     assert {type(c.args[0]) for c in cases(source, (Call(("word",)),)).cases} == {str}
+
+
+def test_a_function_that_is_slow_on_large_numbers_is_asked_with_small_ones() -> None:
+    found = cases("def f(x: int):\n    while x > 40: pass\n    return x\n", (Call((39,)), Call((99,))))
+    assert [39] in [c.args for c in found.cases]
+    assert max(c.args[0] for c in found.cases if c.args != [39]) == 12
 
 
 @pytest.mark.parametrize(

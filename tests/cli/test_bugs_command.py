@@ -42,7 +42,7 @@ def test_a_folder_becomes_a_file_that_the_recipe_reads(tmp_path: Path) -> None:
     assert "functions found" in result.output
     assert "refused: uses a global that is changed or assembled" in result.output
     assert "pond.tables.remember: uses a global" in result.output
-    assert f"ratchet train reproduce environment.source={out}" in result.output
+    assert f"ratchet train reproduce/kimi-dev policy.model=MODEL environment.source={out}" in result.output
     assert 1 <= len(out.read_text().splitlines()) <= 3
     checked = ratchet("check-reward", "reproduce", f"environment.source={out}", "environment.held_out=0", "--tasks", 2)
     assert "Nothing amiss." in checked.output
@@ -118,7 +118,8 @@ def test_the_end_tells_counts_that_add_up_and_what_to_look_out_for() -> None:
         "Left out: a.py:1: not Python 3.11.\n"
         "Take care: m is installed where the sandbox can read it, so a policy's test could import it and compare. "
         "Uninstall it from this Python before you train; the lines do not need it.\n"
-        "my bugs.jsonl is written. Train on it: ratchet train reproduce environment.source='my bugs.jsonl'"
+        "my bugs.jsonl is written. Train on it: ratchet train reproduce/kimi-dev policy.model=MODEL "
+        "environment.source='my bugs.jsonl'"
     )
 
 

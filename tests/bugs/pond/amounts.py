@@ -29,12 +29,13 @@ def roman(number):
     return text
 
 
-def running(numbers, start=0):
-    """Yield the sums of the first one, two, three, ... numbers, and of a number to start with."""
-    total = start
+def running(numbers, above=0):
+    """Yield the sums of the first one, two, three, ... numbers, as far as they are above a number."""
+    total = 0
     for number in numbers:
         total += number
-        yield total
+        if total > above:
+            yield total
 
 
 def neighbours(items: list, apart: int = 1) -> list:
