@@ -113,23 +113,27 @@ class Drawing:
 
 
 def write_drawing(drawing: Drawing, stem: Path) -> list[Path]:
-    """Draw, and write `stem` with .png, .svg and .txt (the caption, as alt text); return the two pictures.
+    """Draw, and write `stem` with .png, .svg and .txt; see `write_figure`."""
+    return write_figure(make_figure(drawing), drawing.title, drawing.caption, stem)
 
-    The same drawing gives the same bytes. Raises `RunError` if they cannot be written.
+
+def write_figure(figure: Figure, title: str, caption: str, stem: Path) -> list[Path]:
+    """Write `stem` with .png, .svg and .txt (the caption, as alt text); return the two pictures.
+
+    The same figure gives the same bytes. Raises `RunError` if they cannot be written.
     """
     import matplotlib
 
-    figure = make_figure(drawing)
     # Not with_suffix: a run may be called "judge-0.5".
     png, svg, text = (stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg", "txt"))
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(png, metadata={"Title": drawing.title, "Description": drawing.caption, "Software": "ratchet"})
+        figure.savefig(png, metadata={"Title": title, "Description": caption, "Software": "ratchet"})
         # Ids in an SVG are random unless salted, and the salt is read from the settings alone.
         with matplotlib.rc_context({"svg.hashsalt": "ratchet"}):
-            figure.savefig(svg, metadata={"Title": drawing.title, "Date": None, "Creator": "ratchet"})
-        svg.write_text(_described(svg.read_text(encoding="utf-8"), drawing.caption), encoding="utf-8")
-        text.write_text(f"{drawing.title}\n\n{drawing.caption}\n", encoding="utf-8")
+            figure.savefig(svg, metadata={"Title": title, "Date": None, "Creator": "ratchet"})
+        svg.write_text(_described(svg.read_text(encoding="utf-8"), caption), encoding="utf-8")
+        text.write_text(f"{title}\n\n{caption}\n", encoding="utf-8")
     except OSError as error:
         raise RunError(f"The figure {png} cannot be written: {error.strerror}.") from error
     return [png, svg]

@@ -6,9 +6,11 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 from ratchet.charts.figure import draw_metrics, draw_run
 from ratchet.charts.text import sparkline
+from ratchet.charts.timeline import draw_timeline, timeline_of, write_page
 from ratchet.cli.view import SHOWN, duration
 from ratchet.core.errors import ConfigError
 from ratchet.core.rollout import Group, Rollout
@@ -50,7 +52,7 @@ def rollouts_text(store: RunStore, step: int | None, count: int, tokens: bool) -
         step = kept[-1]
     groups = sorted(store.read_groups(step), key=_spread, reverse=True)
     head = f"Step {step}: {len(groups)} groups; showing {min(count, len(groups))}, widest spread first."
-    return "\n\n".join([head, *(_group_text(g, tokens) for g in groups[:count])])
+    return "\n\n".join([head, *(group_text(g, tokens) for g in groups[:count])])
 
 
 def chart_files(stores: Sequence[RunStore], metrics: Sequence[str], x: str, out: Path | None) -> list[Path]:
@@ -62,11 +64,45 @@ def chart_files(stores: Sequence[RunStore], metrics: Sequence[str], x: str, out:
     return draw_metrics(stores, chosen, x, target)
 
 
-def _group_text(group: Group, tokens: bool) -> str:
+def timeline_files(
+    store: RunStore, name: str | None, clock: Literal["seconds", "steps"], out: Path | None
+) -> list[Path]:
+    """Draw one attempt as a timeline and return the files written. Raises `ConfigError` if there is no such attempt."""
+    group, rollout = _chosen(store, name)
+    told = f"rollout-{group.step}-{group.index}-{rollout.attempt}"
+    stem = out if out is not None else store.folder / "figures" / told
+    timeline = timeline_of(group, rollout, clock)
+    pictures = draw_timeline(timeline, stem)
+    return [*pictures, write_page(timeline, pictures, stem.with_name(f"{stem.name}.html"))]
+
+
+def _chosen(store: RunStore, name: str | None) -> tuple[Group, Rollout]:
+    """Return the attempt of that name, or of the last recorded step the one with the most agents."""
+    if name is None:
+        kept = store.steps_with_groups()
+        if not kept:
+            raise ConfigError(f"{store.folder} holds no rollouts yet.")
+        found = [(g, r) for g in store.read_groups(kept[-1]) for r in g.rollouts]
+        return max(found, key=lambda pair: len(pair[1].trajectories))
+    numbers = name.split(":")
+    if len(numbers) != 3 or not all(n.isdecimal() for n in numbers):
+        raise ConfigError(f'"{name}" is no name of an attempt. It has the form STEP:TASK:ATTEMPT, 12:384:3 say.')
+    step, index, attempt = map(int, numbers)
+    groups = store.read_groups(step)
+    for group in groups:
+        for rollout in group.rollouts:
+            if (group.index, rollout.attempt) == (index, attempt):
+                return group, rollout
+    tasks = f"tasks {groups[0].index} to {groups[-1].index}" if groups else "no tasks"
+    raise ConfigError(f"{store.folder} has no attempt {attempt} at task {index} in step {step}: that step has {tasks}.")
+
+
+def group_text(group: Group, tokens: bool = False) -> str:
+    """Return a task and its attempts as text, best first."""
     prompt = "\n".join(f"{m.role}: {m.content}" for m in group.task.prompt)
     lines = [f"task {group.index} ({group.task.id})", prompt, f"answer: {group.task.answer}"]
     for rollout in sorted(group.rollouts, key=lambda r: -(r.score.value if r.score else float("-inf"))):
-        lines.append(_rollout_text(rollout))
+        lines.append(f"  {group.step}:{group.index}:{rollout.attempt}" + _rollout_text(rollout))
         if tokens:
             lines += [
                 "      "
@@ -81,7 +117,9 @@ def _rollout_text(rollout: Rollout) -> str:
     if rollout.score is None:
         return f"  [{rollout.status.value}] {rollout.error}"
     parts = " ".join(f"{name} {value:g}" for name, value in rollout.score.parts.items())
-    text = " | ".join(turn.text for t in rollout.trajectories for turn in t.turns)
+    text = " | ".join(turn.text for t in rollout.trajectories if t.trainable for turn in t.turns)
+    agents = sum(not t.trainable for t in rollout.trajectories)
+    text += f" ({agents} agents)" if agents else ""
     cut = " (truncated)" if rollout.truncated else ""
     return f"  {rollout.score.value:g}  [{parts}; {rollout.output_tokens} tokens{cut}]  {text}"
 

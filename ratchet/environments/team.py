@@ -16,7 +16,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 from pydantic import BaseModel, Field
 
@@ -180,7 +180,7 @@ class Team:
         most = self._caps.calls_per_turn
         beside = sum(call.name == ASSIGN.name and not call.error for call in calls[:most])
         work = [self._begun(handle, call, beside, bounds, talk) for call in calls[:most]]
-        done = await asyncio.gather(*(one if isinstance(one, Awaitable) else _ready(one) for one in work))
+        done = await asyncio.gather(*(_ready(one) if isinstance(one, str) else one for one in work))
         messages = [Message("tool", self._cut(text)) for text, _ in done]
         if len(calls) > most:
             talk.bad_calls += len(calls) - most
@@ -210,8 +210,7 @@ class Team:
             talk.bad_calls += 1
             return "No critical steps are left for agents. Answer now."
         turns = min(self._caps.agent_turns, left) if bounds.critical_steps else self._caps.agent_turns
-        assert isinstance(handle, Spawns), "agents need a handle that spawns them"
-        child, system, prompt = handle.spawn(name), talk.agents[name], str(call.arguments["prompt"])
+        child, system, prompt = _spawner(handle).spawn(name), talk.agents[name], str(call.arguments["prompt"])
         inner = _Bounds(turns, self._caps.agent_tokens, 0, bounds.depth + 1)
         return self._assigned(child, name, system, prompt, beside, inner)
 
@@ -263,6 +262,12 @@ class Team:
     def _cut(self, text: str) -> str:
         most = self._caps.result_chars
         return text if len(text) <= most else f"{text[:most]} [cut: {len(text) - most} of {len(text)} characters]"
+
+
+def _spawner(handle: PolicyHandle) -> Spawns:
+    # isinstance() of a protocol looks through all of its methods, thousands of times per step here.
+    assert hasattr(handle, "spawn"), "agents need a handle that spawns them"
+    return cast(Spawns, handle)
 
 
 _WHY = {

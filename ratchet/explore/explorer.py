@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import math
-import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import dataclass, replace
-from numbers import Real
 
-from ratchet.core.errors import ConfigError, RatchetError
-from ratchet.core.protocols import AgentFailed, Engine, Environment, Outcome, PromptTooLong, Sampling
-from ratchet.core.rollout import Group, Rollout, Score, Status
+from ratchet.core.errors import ConfigError
+from ratchet.core.protocols import Engine, Environment, Sampling
+from ratchet.core.rollout import Group, Rollout
 from ratchet.core.seeds import derive
 from ratchet.core.task import Split, Task
+from ratchet.explore.attempt import attempt_task
 from ratchet.explore.handle import EngineSpeaker, RecordingHandle, Speaker
 from ratchet.policy.tokenizer import Tokenizer
-from ratchet.rewards.errors import RewardError
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,59 +88,4 @@ class Explorer:
             self._frozen,
             seed=derive(self._split.seed, self._split.name, *self._names, index, attempt),
         )
-        started = time.perf_counter()
-        status, error, score = Status.OK, "", None
-        metrics: Mapping[str, float] = {}
-        try:
-            async with asyncio.timeout(self._limits.rollout_timeout_s) as limit:
-                outcome = await self._environment.run(task, handle)
-            score, metrics = _checked(outcome), _numbers(outcome.metrics)
-        except PromptTooLong as reason:
-            status, error = Status.PROMPT_TOO_LONG, str(reason)
-        except AgentFailed as reason:
-            status, error = Status.ENVIRONMENT_ERROR, str(reason)
-        except RewardError as reason:
-            status, error = reason.status, str(reason)
-        except TimeoutError as reason:
-            if limit.expired():
-                status, error = Status.ROLLOUT_TIMEOUT, f"took longer than {self._limits.rollout_timeout_s:g} s"
-            else:  # the environment's own affair
-                status, error = Status.ENVIRONMENT_ERROR, f"TimeoutError: {reason}"
-        except RatchetError:
-            raise  # the engine or the machinery failed, not the attempt
-        except Exception as reason:  # the one place where a failed attempt becomes a fact
-            status, error = Status.ENVIRONMENT_ERROR, f"{type(reason).__name__}: {reason}"
-        return Rollout(
-            task_id=task.id,
-            attempt=attempt,
-            trajectories=handle.trajectories(),
-            status=status,
-            score=score if status is Status.OK else None,
-            error=error,
-            metrics=metrics,
-            seconds=time.perf_counter() - started,
-        )
-
-
-class InvalidReward(RewardError):
-    """The environment's outcome holds no finite reward."""
-
-    status = Status.REWARD_INVALID
-
-
-def _checked(outcome: Outcome) -> Score:
-    """Return the outcome's score if every number in it is finite. Raises `InvalidReward`."""
-    if not isinstance(outcome, Outcome):
-        raise InvalidReward(f"the environment returned a {type(outcome).__name__} instead of an Outcome")
-    for name, value in {"value": outcome.score.value, **outcome.score.parts}.items():
-        if not isinstance(value, Real) or not math.isfinite(value):
-            raise InvalidReward(f"the reward's {name} is {value!r}, which is not a finite number")
-    return Score(float(outcome.score.value), {k: float(v) for k, v in outcome.score.parts.items()})
-
-
-def _numbers(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Return an outcome's metrics as plain floats. Raises `TypeError` for what is no number."""
-    for name, value in metrics.items():
-        if not isinstance(value, Real):
-            raise TypeError(f"the environment's metric {name} is {value!r}, which is not a number")
-    return {name: float(value) for name, value in metrics.items()}
+        return await attempt_task(self._environment, task, attempt, handle, self._limits.rollout_timeout_s)

@@ -47,6 +47,10 @@ class Speaker(Protocol):
         """Return the next turn, asked for at `began`, and the tool calls in it. **Raises** `PromptTooLong`."""
         ...
 
+    async def close(self) -> None:
+        """Give back what it holds: memory, connections."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class EngineSpeaker:
@@ -80,6 +84,10 @@ class EngineSpeaker:
             began=began,
         )
         return turn, self.tokenizer.tool_calls(done.output, turn.text, asked=bool(opened.tools))
+
+    async def close(self) -> None:
+        """Close the engine."""
+        self.engine.close()
 
     def _prompt(self, opened: Opened) -> Tokens:
         """Return the opening as the chat template writes it, or the last turn's tokens and what follows them."""

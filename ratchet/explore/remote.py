@@ -86,6 +86,10 @@ class RemoteSpeaker:
         )
         return turn, calls
 
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
     async def _post(self, body: Mapping[str, Any]) -> dict[str, Any]:
         """Return the server's answer, asked again a few times while it is busy."""
         reason = ""

@@ -69,10 +69,17 @@ def evaluate_checkpoint(
         engine = local_engine(policy, context=plan.context_tokens, max_rows=config.engine.max_rows)
         engine.load(policy.weights(), 0, policy.fingerprint())
         frozen = Frozen(config, checkpoint_path(run / "checkpoints", 0), policy.device)
-        groups = asyncio.run(
-            _play(config, plan, environment, engine, policy.tokenizer, frozen, split, tasks, samples, 0)
-        )
-        engine.close()
+
+        async def play() -> list[Group]:
+            try:
+                return await _play(
+                    config, plan, environment, engine, policy.tokenizer, frozen, split, tasks, samples, 0
+                )
+            finally:
+                await frozen.close()
+                engine.close()
+
+        groups = asyncio.run(play())
     finally:
         close_environment(environment)
     return path, eval_metrics(groups)

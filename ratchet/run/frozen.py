@@ -35,6 +35,11 @@ class Frozen:
             self.made = self._make()
         return self.made
 
+    async def close(self) -> None:
+        """Close whoever speaks, if anyone does."""
+        if self.made is not None:
+            await self.made.close()
+
     def _make(self) -> Speaker:
         agent = self.config.subagent
         sampling = Sampling(agent.max_tokens, agent.temperature, agent.top_p, agent.top_k)

@@ -300,6 +300,7 @@ async def _until_stopped(parts: Parts) -> bool:
     finally:
         for number in handled:
             loop.remove_signal_handler(number)
+        await parts.frozen.close()
         parts.engine.close()
         parts.buffer.close()
         if parts.thread is not None:

@@ -158,7 +158,8 @@ def test_it_can_be_cancelled_while_the_policy_thinks(environment: Environment) -
     async def cancel() -> bool:
         policy = Silent()
         run = asyncio.create_task(environment.run(environment.task(TRAIN, 0), policy))
-        await policy.asked.wait()
+        async with asyncio.timeout(30):
+            await policy.asked.wait()
         run.cancel()
         (result,) = await asyncio.gather(run, return_exceptions=True)
         return isinstance(result, asyncio.CancelledError)

@@ -41,7 +41,7 @@ BROAD_HANDLERS = {
     ("buffer/priority.py", "_ask"): "a user's own priority may raise anything",
     ("core/load.py", "load_object"): "a user's module may raise anything while it is imported",
     ("core/load.py", "_import_file"): "a module half imported is forgotten, and the error handed on",
-    ("explore/explorer.py", "_attempt"): "the one place where a failed attempt becomes a status",
+    ("explore/attempt.py", "attempt_task"): "the one place where a failed attempt becomes a status",
     ("policy/tokenizer.py", "load_tokenizer"): "the tokenizers library raises plain Exception",
     ("rewards/pool.py", "_score_in_child"): "a user's reward may raise anything, in its own process",
     ("rewards/probe.py", "_score"): "what an environment raises is what the probe is there to find",

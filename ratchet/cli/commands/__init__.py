@@ -1,0 +1,1 @@
+"""What each command is called and takes. Loads nothing but click, so that help stays quick."""

@@ -1,0 +1,98 @@
+"""Commands that let a policy act without training it, and that hand its weights on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("eval")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--step", type=int, default=None, help="Checkpoint to evaluate; the last one unless given.")
+@click.option("--tasks", default=256, show_default=True, type=click.IntRange(min=1), help="Held-out tasks.")
+@click.option("--samples", default=1, show_default=True, type=click.IntRange(min=1), help="Attempts per task.")
+@click.option("--split", default="test", show_default=True, help="Split the tasks come from.")
+def evaluate(run: Path, step: int | None, tasks: int, samples: int, split: str) -> None:
+    """Evaluate a checkpoint of RUN.
+
+    On held-out tasks: pass@1 and pass@k with 95 % intervals.
+    """
+    from ratchet.store.run_store import RunStore
+
+    RunStore.open(run)
+    from ratchet.cli.evaluate import evaluation_text
+
+    click.echo(evaluation_text(run, step, tasks, samples, split))
+
+
+@click.command()
+@click.argument("config", nargs=-1, required=True)
+@click.option("--policy", required=True, help="URL of a server that speaks OpenAI's API, or a checkpoint's folder.")
+@click.option("--model", default="", help="Name of the model that a server is asked for.")
+@click.option("--tasks", default=16, show_default=True, type=click.IntRange(min=1), help="Tasks.")
+@click.option("--samples", default=1, show_default=True, type=click.IntRange(min=1), help="Attempts per task.")
+@click.option("--split", default="test", show_default=True, help="Split the tasks come from.")
+@click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
+def play(config: tuple[str, ...], policy: str, model: str, tasks: int, samples: int, split: str, plain: bool) -> None:
+    """Play an environment with any policy, untrained: CONFIG
+
+    Prints what it earned, with 95 % intervals, and its best and worst attempt.
+    """
+    from ratchet.cli.view import watching
+    from ratchet.config.read import read_config
+
+    chosen = read_config(config)
+    from ratchet.cli.evaluate import played_text
+    from ratchet.run.play import play as start
+
+    with watching(plain=plain) as observer:
+        played = start(chosen, policy, model, tasks=tasks, samples=samples, split=split, observer=observer)
+    click.echo(played_text(policy, split, played))
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--step", type=int, default=None, help="Checkpoint to play with; the last one unless given.")
+@click.option("--tasks", default=64, show_default=True, type=click.IntRange(min=1), help="Held-out bugs.")
+@click.option("--size", default=8, show_default=True, type=click.IntRange(min=1), help="Patches, and tests, per bug.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--plain", is_flag=True, help="Plain lines even on a terminal.")
+def selfplay(run: Path, step: int | None, tasks: int, size: int, as_json: bool, plain: bool) -> None:
+    """Let a checkpoint of RUN choose its patches by its own tests.
+
+    For each held-out bug it writes several patches and tests; the patch that its tests score highest is the answer.
+    """
+    import json
+
+    from ratchet.store.run_store import RunStore
+
+    RunStore.open(run)
+    from ratchet.cli.selfplay import selfplay_json, selfplay_text
+    from ratchet.cli.view import watching
+    from ratchet.run.observer import Silent
+    from ratchet.run.selfplay import selfplay as play
+
+    if as_json:
+        click.echo(json.dumps(selfplay_json(play(run, step, tasks=tasks, size=size, observer=Silent())), indent=1))
+        return
+    with watching(plain=plain) as observer:
+        result = play(run, step, tasks=tasks, size=size, observer=observer)
+    click.echo(selfplay_text(result))
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--step", type=int, default=None, help="Checkpoint to export; the last one unless given.")
+def export(run: Path, folder: Path, step: int | None) -> None:
+    """Write a checkpoint as a Hugging Face model.
+
+    A checkpoint of RUN goes to FOLDER, which transformers can load.
+    """
+    from ratchet.store.run_store import RunStore
+
+    RunStore.open(run)
+    from ratchet.cli.export import export_model
+
+    click.echo(export_model(run, folder, step))
