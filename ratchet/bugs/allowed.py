@@ -1,6 +1,6 @@
 """What a pure function may use: modules of the standard library, parts of others, builtins, decorators.
 
-A screen, not a proof: whether a function is pure is seen when it runs (`make.py`). What is not listed is refused, so a
+A screen, not a proof: whether a function is pure is seen when it runs (`cases.py`). What is not listed is refused, so a
 module that Python gains later is refused until someone looks at it.
 """
 

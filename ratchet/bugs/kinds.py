@@ -1,4 +1,4 @@
-"""What kind of value an argument takes: by its annotation, by values it was given, by how the code uses it."""
+"""What kind of value an argument takes: by its annotation, by its default, by its name, by how the code uses it."""
 
 from __future__ import annotations
 
@@ -37,6 +37,9 @@ _OF_STR = words(
     "rstrip split splitlines startswith strip swapcase title translate upper zfill"
 )
 _OF_DICT = words("items keys values")
+_TEXTS = words("char line name phrase prefix s sentence sep separator string suffix text word")
+_COUNTS = words("base count digits i index k length n num number size step width")
+"""Names that people give to arguments of a kind."""
 _OF_REGEX = words("match fullmatch search sub findall finditer split subn")
 _OF_SEQUENCE = words("len sum min max sorted enumerate reversed any all zip map filter iter set list tuple")
 
@@ -49,7 +52,7 @@ class Parameter:
     kinds: tuple[Kind, ...]
     """What it seems to take; empty if nothing tells."""
     is_guess: bool
-    """Whether no annotation says so, but its default or the code that uses it."""
+    """Whether no annotation says so, but its default, its name or the code that uses it."""
     is_optional: bool
     default: object = None
     has_literal_default: bool = False
@@ -85,7 +88,7 @@ class Signature:
         return None if given or len(args) < self.num_required else args
 
 
-def signature_of(node: ast.FunctionDef, alias: Callable[[str], ast.expr | None] = lambda name: None) -> Signature:
+def signature_of(node: ast.FunctionDef, alias: Alias = lambda name: None) -> Signature:
     """Return how a function is called; `alias` says what a name in an annotation stands for.
 
     **Raises**: `Refused` if it cannot be called by position, or only with a function.
@@ -109,7 +112,9 @@ def _parameter(node: ast.FunctionDef, argument: ast.arg, default: ast.expr | Non
         with suppress(NotLiteral):
             value, known = literal(default, {}), True
     if not kinds:
-        kinds = list(_used(node, argument.arg))
+        used = list(_used(node, argument.arg))
+        # A text that is looped over looks like a list, so its name counts more.
+        kinds = [STR] if argument.arg in _TEXTS else used or ([INT] if argument.arg in _COUNTS else [])
         if known and value is not None:
             kinds.insert(0, kind_of(value))
     if not kinds and _is_function(node, argument):

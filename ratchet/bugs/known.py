@@ -118,7 +118,7 @@ def _walk(statement: ast.stmt, names: Names, envs: list[Env]) -> Iterator[tuple[
         case ast.ClassDef(body=body):
             inner = dict(envs[0])
             for part in body:
-                inner.update({**_assigned(part, inner)})
+                inner.update(_assigned(part, inner))
             shown = {**inner, **{f"self.{key}": value for key, value in inner.items()}}
             for part in body:
                 yield from _walk(part, names, [shown])

@@ -190,11 +190,10 @@ def _pairs(
 ) -> tuple[Pair, ...]:
     assert isinstance(function.node, ast.FunctionDef)
     chosen = choose_cases(cases.cases, judged, workshop.wishes.most_cases)
-    origin = Origin(function.name, workshop.library.version, len(cases.cases), cases.level)
+    origin = Origin(function.name, file, workshop.library.version, len(cases.cases), cases.level)
     pairs = []
-    for one in judged:
-        if one.fate is Fate.KEPT:
-            shown = choose_examples(chosen, one.reveals, _EXAMPLES)
-            spec = specification(function.node, [cases.cases[i] for i in shown], cases.level)
-            pairs.append(pair_of(origin, file, spec, [cases.cases[i] for i in chosen], one))
+    for number, one in enumerate((one for one in judged if one.fate is Fate.KEPT), 1):
+        shown = choose_examples(chosen, one.reveals, _EXAMPLES)
+        spec = specification(function.node, [cases.cases[i] for i in shown], cases.level)
+        pairs.append(pair_of(origin, number, spec, [cases.cases[i] for i in chosen], one))
     return tuple(pairs)

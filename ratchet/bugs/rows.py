@@ -47,10 +47,11 @@ def _example(name: str, case: Case, level: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a line comes from."""
+    """What the lines of a function have in common."""
 
     function: str
     """Dotted."""
+    file: OneFile
     version: str
     """Distribution and version; empty if unknown."""
     num_inputs: int
@@ -58,15 +59,15 @@ class Origin:
     level: int
 
 
-def pair_of(origin: Origin, file: OneFile, spec: str, cases: Sequence[Case], one: Judged) -> Pair:
-    """Return the line of a kept mutant."""
+def pair_of(origin: Origin, number: int, spec: str, cases: Sequence[Case], one: Judged) -> Pair:
+    """Return the line of a kept mutant; `number` tells it from others of the same operator on the same line."""
     mutant = one.mutant
     content: dict[str, object] = {
-        "name": f"{origin.function}: {mutant.operator}, line {mutant.line}",
-        "entry_point": file.entry,
+        "name": f"{origin.function} {number}: {mutant.operator}, line {mutant.line}",
+        "entry_point": origin.file.entry,
         "spec": spec,
         "buggy": mutant.source,
-        "fixed": file.text,
+        "fixed": origin.file.text,
         "testcases": [{"args": case.args, "expected": case.expected} for case in cases],
         "raises": list(one.raises),
         **({"listed": origin.level} if origin.level else {}),

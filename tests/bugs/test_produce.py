@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -81,17 +82,18 @@ def test_the_ledger_says_where_every_function_and_mutant_went(pond: tuple[Path, 
 
 
 def test_a_line_says_what_was_changed_where_and_how_much_shows_it(pond: tuple[Path, Done]) -> None:
-    out, _ = pond
+    out, done = pond
     for line in lines(out):
         fixed, buggy = line["fixed"].split("\n"), line["buggy"].split("\n")
         same = line["line"] - 1
         assert fixed[:same] == buggy[:same]
         assert fixed[same] != buggy[same]
         assert 0 < line["reveals"] <= 0.75
-        assert line["name"] == f"{line['function']}: {line['operator']}, line {line['line']}"
+        assert re.fullmatch(rf"{line['function']} \d: {line['operator']}, line {line['line']}", line["name"])
         assert line["entry_point"] in line["spec"]
         docstring = '"""Return'
         assert docstring not in line["fixed"].partition(f"def {line['entry_point']}(")[2].partition("\ndef ")[0]
+    assert len({line["name"] for line in lines(out)}) == done.num_lines
     by_level = {line["function"].rpartition(".")[2]: line.get("listed", 0) for line in lines(out)}
     assert (by_level["clamp"], by_level["running"], by_level["neighbours"]) == (0, 1, 2)
 
