@@ -16,7 +16,7 @@ from ratchet.bugs.sources import Library, read_library
 from ratchet.bugs.write import refuse_existing, write_lines
 from ratchet.config.schema import SandboxSection
 from ratchet.core.errors import ConfigError
-from ratchet.environments.reproduce_checks import PoolChecker
+from ratchet.environments.reproduce_checks import PoolChecker, Remembered
 from ratchet.sandbox.choose import open_jails
 from ratchet.sandbox.pool import CheckPool
 
@@ -71,7 +71,7 @@ def make_bugs(asked: Asked, watcher: Watcher) -> Done:
 async def _make(asked: Asked, library: Library, watcher: Watcher) -> Done:
     box = open_jails(asked.sandbox)
     ledger = Ledger()
-    checker = PoolChecker(asked.sandbox)
+    checker = Remembered(PoolChecker(asked.sandbox))  # as the environment asks: again where unsure
     try:
         async with CheckPool(asked.sandbox, box) as pool:
             runs = Runs(asked.sandbox, box, pool, asked.timeout_s)

@@ -1,10 +1,11 @@
-"""From a folder to a file of bugs, end to end: every line loads in the environment, and its best answers earn all."""
+"""From a folder to a file of bugs, end to end: every line loads in the environment, and pays for what it should."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from ratchet.bugs.rows import Pair
 from ratchet.bugs.write import refuse_existing, write_lines
 from ratchet.core.errors import ConfigError
 from ratchet.core.task import Split
-from ratchet.environments.reproduce import Reproduce
+from ratchet.environments.reproduce import ROLES, Reproduce
+from ratchet.environments.reproduce_pairs import CALLS
 from ratchet.rewards.execution import RunOutcome
 
 
@@ -48,24 +50,47 @@ def pond(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Done]:
     return out, made(out)
 
 
-def test_every_line_loads_and_its_gold_answers_earn_the_full_reward(pond: tuple[Path, Done]) -> None:
+def shows(line: dict[str, Any]) -> list[bool]:
+    """Return of each case whether the buggy source fails it, found without the sandbox."""
+    names: dict[str, Any] = {}
+    exec(line["buggy"], names)
+    call = CALLS[line.get("listed", 0)].format(f"{line['entry_point']}(*args)")
+    found = []
+    for case in line["testcases"]:
+        try:
+            found.append(eval(call, names, {"args": case["args"]}) != case["expected"])
+        except Exception as error:
+            assert type(error).__name__ in line["raises"]
+            found.append(True)
+    return found
+
+
+def test_every_line_loads_and_the_verdicts_on_it_are_right(pond: tuple[Path, Done]) -> None:
     out, done = pond
-    environment = Reproduce(source=str(out), held_out=0)
-    split = Split("train", seed=0)
+    environment, split = Reproduce(source=str(out), held_out=0), Split("train", seed=0)
     size = environment.num_tasks(split)
     assert size == done.num_lines == len(lines(out)) >= 30
+    by_name = {line["name"]: line for line in lines(out)}
 
-    async def scores() -> set[tuple[str, float, float]]:
-        found = set()
-        for index in range(2 * size):  # in both roles
-            task = environment.task(split, index)
-            gold = await environment.score(task, environment.gold(task))
-            wrong = await environment.score(task, environment.wrong(task))
-            found.add((task.extras["role"], gold.value, wrong.value))
+    async def earned() -> Counter[tuple[str, float]]:
+        found = Counter[tuple[str, float]]()
+        for index in range(size):
+            test, fix = (environment.task_for(split, index, role) for role in ROLES)
+            cases, revealing = environment.gold(test).split("\n"), shows(by_name[test.extras["name"]])
+            asked = [(test, "all cases", "\n".join(cases)), (fix, "fixed", environment.gold(fix))]
+            asked.append((test, "reveals", cases[revealing.index(True)]))
+            asked += [(test, "does not", cases[revealing.index(False)])] if False in revealing else []
+            asked += [(test, "junk", junk) for junk in ("assert True", "assert False", "I see no bug.", "assert (")]
+            asked += [(fix, "junk", junk) for junk in (environment.wrong(fix), "I see no bug.")]
+            for task, kind, text in asked:
+                found[kind, (await environment.score(task, text)).value] += 1
         return found
 
-    assert asyncio.run(scores()) == {("testwriter", 1.0, 0.0), ("bugfixer", 1.0, 0.0)}
+    found = asyncio.run(earned())
     environment.close()
+    assert set(found) == {("all cases", 1), ("fixed", 1), ("reveals", 1), ("does not", 0), ("junk", 0)}
+    assert found["reveals", 1] == size
+    assert found["does not", 0] >= size - 3
 
 
 def test_the_ledger_says_where_every_function_and_mutant_went(pond: tuple[Path, Done]) -> None:
