@@ -24,7 +24,7 @@ from ratchet.core.errors import ConfigError, nearest
 from ratchet.environments.reproduce_checks import Checker, import_line
 from ratchet.environments.reproduce_edits import Edit, write_edit
 from ratchet.environments.rows import Row, read_rows
-from ratchet.rewards.execution import FAILED, RunOutcome
+from ratchet.rewards.execution import FAILED, UNSURE, RunOutcome
 
 TEXTS = ("name", "entry_point", "spec", "buggy", "fixed")
 """Keys that every line has, besides ``testcases``."""
@@ -112,6 +112,12 @@ async def refuse_bad_pairs(path: str, rows: Sequence[Row], checker: Checker) -> 
     found = await asyncio.gather(*(outcomes(pair) for pair in pairs))
     for row, pair, (fixed, buggy) in zip(rows, pairs, found, strict=True):
         place = f'{path}:{row.number} ("{pair.name}")'
+        for source, outcome in (("fixed", fixed), ("buggy", buggy)):
+            if outcome in UNSURE:
+                raise ConfigError(
+                    f"{place}: the {source} source does not come to the end of its cases ({outcome.value}). Give it more "
+                    "with sandbox.wall_s, sandbox.cpu_s or sandbox.memory_mb, or remove the line."
+                )
         if fixed is not RunOutcome.PASSED:
             raise ConfigError(
                 f"{place}: the fixed source does not pass its own cases ({fixed.value}). Correct or remove it."

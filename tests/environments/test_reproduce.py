@@ -453,6 +453,17 @@ def test_a_bug_that_is_none_is_refused_with_its_name(tmp_path: Path, change: dic
     assert 'b.jsonl:2 ("clamp")' in str(caught.value)
 
 
+def test_a_source_that_a_busy_machine_did_not_bring_to_its_end_is_not_called_wrong(tmp_path: Path) -> None:
+    for outcomes, source in (
+        ((RunOutcome.TIMEOUT,), "fixed"),
+        ((RunOutcome.PASSED, RunOutcome.MEMORY), "buggy"),
+    ):
+        environment = reproduce(Says(*outcomes), source=bugs(tmp_path / "b.jsonl", CLAMP), held_out=0)
+        told = rf'\("clamp"\): the {source} source does not come to the end of its cases .* with sandbox.wall_s'
+        with pytest.raises(ConfigError, match=told):
+            environment.task(TRAIN, 0)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
