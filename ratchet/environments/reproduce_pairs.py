@@ -115,8 +115,8 @@ async def refuse_bad_pairs(path: str, rows: Sequence[Row], checker: Checker) -> 
         for source, outcome in (("fixed", fixed), ("buggy", buggy)):
             if outcome in UNSURE:
                 raise ConfigError(
-                    f"{place}: the {source} source does not come to the end of its cases ({outcome.value}). Give it more "
-                    "with sandbox.wall_s, sandbox.cpu_s or sandbox.memory_mb, or remove the line."
+                    f"{place}: the {source} source does not come to the end of its cases ({outcome.value}). Give it "
+                    "more with sandbox.wall_s, sandbox.cpu_s or sandbox.memory_mb, or remove the line."
                 )
         if fixed is not RunOutcome.PASSED:
             raise ConfigError(

@@ -459,7 +459,7 @@ def test_a_source_that_a_busy_machine_did_not_bring_to_its_end_is_not_called_wro
         ((RunOutcome.PASSED, RunOutcome.MEMORY), "buggy"),
     ):
         environment = reproduce(Says(*outcomes), source=bugs(tmp_path / "b.jsonl", CLAMP), held_out=0)
-        told = rf'\("clamp"\): the {source} source does not come to the end of its cases .* with sandbox.wall_s'
+        told = rf'\("clamp"\): the {source} source does not come to the end of its cases .* sandbox.wall_s'
         with pytest.raises(ConfigError, match=told):
             environment.task(TRAIN, 0)
 
