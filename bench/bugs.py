@@ -24,7 +24,7 @@ from ratchet.core.task import Split, Task
 from ratchet.environments.reproduce import ROLES, Reproduce
 from ratchet.environments.reproduce_pairs import CALLS
 
-JUNK = ("", "I see no bug.", "assert True", "assert False", "assert (", "raise AssertionError", "import solution\n1/0")
+JUNK = ("", "I see no bug.", "assert True", "assert False", "assert (")
 """Tests that reveal nothing: none may earn, whatever they do."""
 JUNK_EDITS = ("", "I see no bug.", "<<<<<<< SEARCH\nno such line\n=======\npass\n>>>>>>> REPLACE")
 TOLD_APART = """

@@ -112,15 +112,16 @@ def _parameter(node: ast.FunctionDef, argument: ast.arg, default: ast.expr | Non
         with suppress(NotLiteral):
             value, known = literal(default, {}), True
     if not kinds:
-        used = list(_used(node, argument.arg))
         # A text that is looped over looks like a list, so its name counts more.
-        kinds = [STR] if argument.arg in _TEXTS else used or ([INT] if argument.arg in _COUNTS else [])
+        kinds = [STR] if argument.arg in _TEXTS else list(_used(node, argument.arg))
         if known and value is not None:
             kinds.insert(0, kind_of(value))
     if not kinds and _is_function(node, argument):
         if default is None:
             raise Refused(Reason.CALLABLE, argument.arg)
         kinds = [NONE] if known else []
+    elif not kinds and argument.arg in _COUNTS:
+        kinds = [INT]
     return Parameter(argument.arg, tuple(dict.fromkeys(kinds)), is_guess, default is not None, value, known)
 
 

@@ -25,6 +25,9 @@ _PASSED_OVER = (ast.Raise, ast.Import, ast.ImportFrom, ast.JoinedStr, ast.Global
 """Nodes that are left as they are: messages of errors are nobody's bug, and before Python 3.12 parts of f-strings do
 not know where they stand."""
 
+_MAY_BE_VAIN = ("variable", "string")
+"""Operators whose changes may make a line that nobody would write."""
+
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
@@ -64,7 +67,7 @@ def draw_mutants(source: str, entry: str, rng: random.Random, most: int) -> list
         changed = _segment(text, place, candidate.top, len(text) - len(source))
         meaning = _meaning(changed)
         key = candidate.top.lineno, meaning
-        is_vain = bool(meaning) and candidate.change.operator == "variable" and _is_vain(before, changed)
+        is_vain = bool(meaning) and candidate.change.operator in _MAY_BE_VAIN and _is_vain(before, changed)
         if meaning and key not in seen and not is_vain:
             seen.add(key)
             found.append(Mutant(text, candidate.change.operator, place.line_of(candidate.change), candidate.tier))
@@ -72,7 +75,8 @@ def draw_mutants(source: str, entry: str, rng: random.Random, most: int) -> list
 
 
 def _is_vain(source: str, mutant: str) -> bool:
-    """Return whether a mutant compares something with itself, or takes it from itself, where the source does not."""
+    """Return whether a mutant compares something with itself, takes it from itself, or calls with the same argument
+    twice, as ``replace("_", "_")`` does, where the source does not."""
     return _with_itself(mutant) > _with_itself(source)
 
 
@@ -80,7 +84,11 @@ def _with_itself(source: str) -> int:
     count = 0
     for node in ast.walk(parsed(source)):
         match node:
-            case ast.Compare(left=left, comparators=[right]) | ast.BinOp(left=left, right=right):
+            case (
+                ast.Compare(left=left, comparators=[right])
+                | ast.BinOp(left=left, right=right)
+                | ast.Call(args=[left, right])
+            ):
                 count += ast.dump(left) == ast.dump(right)
     return count
 

@@ -116,11 +116,13 @@ def test_keywords_are_put_in_their_place() -> None:
         ("def f(x):\n  return x.items()", (Kind("dict"),)),
         ("def f(x):\n  return range(x)", (INT,)),
         ("def f(x):\n  return isinstance(x, (str, int))", (STR, INT)),
+        ("def f(text):\n  return [c for c in text]", (STR,)),
+        ("def f(n=None):\n  return n", (INT,)),
         ("def f(x):\n  return x", ()),
         ("def f(x: T):\n  return x", ()),
     ],
 )
-def test_kinds_come_from_annotations_defaults_and_use(source: str, kinds: tuple[Kind, ...]) -> None:
+def test_kinds_come_from_annotations_defaults_names_and_use(source: str, kinds: tuple[Kind, ...]) -> None:
     aliases = {"Names": ast.parse("list[str]", mode="eval").body}
     (parameter,) = signature_of(function(source), aliases.get).parameters
     assert parameter.kinds == kinds

@@ -56,6 +56,7 @@ def changed(body: str, operator: str, head: str = "def f(a, b, xs, s):") -> set[
         (" return [x for x in xs if x]", "negation", {"return [x for x in xs if not x]"}),
         (" return a if b else s", "branches swapped", {"return s if b else a"}),
         (" return -a", "sign", {"return a"}),
+        (' return s.replace("_", "-")', "string", set()),  # by itself: nobody writes that
         (" return 5", "constant", {"return 6", "return 4"}),
         (" return 0", "constant", {"return 1"}),
         (" return 0x1f", "constant", {"return 0x20", "return 0x1e"}),
