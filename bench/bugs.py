@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ratchet.config.schema import SandboxSection
 from ratchet.core.task import Split, Task
 from ratchet.environments.reproduce import ROLES, Reproduce
 from ratchet.environments.reproduce_pairs import CALLS
@@ -91,6 +92,7 @@ def answers(environment: Reproduce, tasks: Sequence[Task], line: dict[str, Any],
 async def judged(path: Path, most: int) -> tuple[Counter[str], Counter[str], list[str]]:
     """Return answers by kind, how many of them earned, and a sentence on each that was judged wrongly."""
     environment = Reproduce(source=str(path), held_out=0)
+    environment.use_sandbox(SandboxSection(wall_s=120))  # verdicts are asked for here, not the speed of this machine
     lines = {line["name"]: line for line in map(json.loads, path.read_text(encoding="utf-8").splitlines())}
     asked, earned, wrong = Counter[str](), Counter[str](), list[str]()
     places = asyncio.Semaphore(4)
