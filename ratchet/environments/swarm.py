@@ -153,7 +153,7 @@ class Swarm(BaseModel):
         talk: list[Message] = []
         waiting, left, found = list(task.extras["documents"]), self.caps.critical_steps, ""
         while left >= 3 and waiting and not found:
-            # The smaller of two draws: few agents are shown more often, but many are shown, so that RL can ask for them.
+            # The smaller of two draws: few are shown more often, but many are shown, so that RL can ask for them.
             asked = waiting[: min(rng.randint(self.agents_min, self.agents_max) for _ in range(2))]
             talk.append(Message("assistant", (_CREATED if not talk else "") + "".join(map(_assign, asked))))
             replies = [library.reply(label, len(asked)) for label in asked]
