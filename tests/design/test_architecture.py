@@ -22,7 +22,7 @@ SHELF = {
     "core": 0,
     "config": 1, "algorithms": 1, "kernels": 1, "rewards": 1, "sandbox": 1, "store": 1,
     "policy": 2, "engines": 2, "environments": 2, "charts": 2, "logs": 2,
-    "buffer": 3, "explore": 3, "train": 3,
+    "buffer": 3, "bugs": 3, "explore": 3, "train": 3,
     "run": 4,
     "cli": 5,
 }  # fmt: skip
@@ -37,6 +37,7 @@ MAX_FILE, MAX_FUNCTION = 400, 60
 LONG_FUNCTIONS: dict[str, str] = {}
 
 BROAD_HANDLERS = {
+    ("bugs/inside.py", "report"): "a stranger's function may raise anything, in the sandbox",
     ("buffer/priority.py", "_ask"): "a user's own priority may raise anything",
     ("core/load.py", "load_object"): "a user's module may raise anything while it is imported",
     ("core/load.py", "_import_file"): "a module half imported is forgotten, and the error handed on",
