@@ -70,6 +70,7 @@ for _command in (
     playing.evaluate,
     playing.play,
     playing.selfplay,
+    playing.serve,
     looking.chart,
     looking.compare,
     looking.logs,
