@@ -71,6 +71,7 @@ for _command in (
     playing.play,
     playing.selfplay,
     making.bugs,
+    playing.serve,
     looking.chart,
     looking.compare,
     looking.logs,
