@@ -5,13 +5,13 @@ and one that was away (a network that was down, a logger that was added later) c
 
     rung -> read the rows behind the mark -> pass them on -> move the mark -> wait
                                               | raises
-                                              +-> counted; once more at the next ring; given up after three in a row
+                                              +-> counted; tried again after a pause, and when the run ends
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -21,8 +21,8 @@ from ratchet.loggers.logger import About, Logger
 from ratchet.loggers.mark import Mark, mark_path, read_mark, write_mark
 from ratchet.store.run_store import RunStore
 
-GIVE_UP_AFTER = 3
-"""Failures in a row after which a logger is left alone; the next resume tries it again."""
+LONGEST_PAUSE_S = 300.0
+"""The pause after a failure is 2 s, and doubles with each one that follows, up to this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Notice:
     """Something about a logger that the run should record."""
 
     kind: str
-    """``logger_begun``, ``logger_failed`` or ``logger_dead``."""
+    """``logger_begun``; ``logger_failed``, which will be tried again; ``logger_dead``, which will not."""
     logger: str
     what: str
     """The name the library has for the run, or what went wrong."""
@@ -44,8 +44,9 @@ class _End:
 class Follower:
     """Passes a run on to one logger, in a thread."""
 
-    def __init__(self, name: str, logger: Logger, store: RunStore, about: About) -> None:
-        self.name = name
+    def __init__(self, name: str, logger: Logger, store: RunStore, about: About, now: Callable[[], float]) -> None:
+        """`now` tells seconds, for the pauses."""
+        self.name, self._now, self._not_before = name, now, 0.0
         self._logger, self._store, self._about = logger, store, about
         self._path = mark_path(store.folder, name)
         self._rings: SimpleQueue[_End | None] = SimpleQueue()
@@ -83,7 +84,7 @@ class Follower:
             ring = self._rings.get()
             while ring is None and not self._rings.empty():  # one reading answers many rings
                 ring = self._rings.get()
-            if self._in_a_row < GIVE_UP_AFTER:
+            if ring is not None or self._now() >= self._not_before:
                 self._try(ring)
 
     def _try(self, ring: _End | None) -> None:
@@ -94,9 +95,10 @@ class Follower:
         # A library of others may raise anything, most of all when a network is down; the run must not notice.
         except Exception as error:
             self._in_a_row += 1
+            self._not_before = self._now() + min(LONGEST_PAUSE_S, 2.0**self._in_a_row)
             self._notices.put(Notice("logger_failed", self.name, describe(error)))
-            if self._in_a_row == GIVE_UP_AFTER:
-                said = f"given up after {GIVE_UP_AFTER} failures in a row, the last one: {describe(error)}"
+            if ring is not None:
+                said = f"did not get everything, the last reason being {describe(error)}"
                 self._notices.put(Notice("logger_dead", self.name, said))
         else:
             self._in_a_row = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ratchet.config.loggers import LoggerName, LogSection
@@ -50,9 +50,17 @@ def _make(name: LoggerName, section: LogSection) -> Logger:
 class Loggers:
     """Everyone who is told how a run goes. Its methods return at once, but for `end`."""
 
-    def __init__(self, made: Sequence[Named], store: RunStore, about: About, *, finish_s: float) -> None:
+    def __init__(
+        self,
+        made: Sequence[Named],
+        store: RunStore,
+        about: About,
+        *,
+        finish_s: float,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._store, self._finish_s = store, finish_s
-        self._followers = [Follower(one.name, one.logger, store, about) for one in made]
+        self._followers = [Follower(one.name, one.logger, store, about, now) for one in made]
         self._failed = 0
         self._late: Sequence[str] = ()
 

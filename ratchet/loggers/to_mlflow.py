@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeVar
@@ -19,6 +20,9 @@ AT_ONCE, SETTINGS_AT_ONCE = 1000, 100
 """Most metrics, and most settings, that a server takes in one request."""
 LONGEST = 500
 """Characters of a setting that every version of the server takes; the whole config is among the artifacts."""
+
+SPELT = {"@": "_at_", "+": "_plus"}
+"""How signs of our names are written."""
 
 T = TypeVar("T")
 
@@ -54,15 +58,20 @@ class Mlflow:
         return self._id
 
     def log(self, step: int, numbers: Mapping[str, float]) -> None:
-        """Send a row; names keep what MLflow allows in them."""
+        """Send a row."""
         now = int(time.time() * 1000)
-        metrics = [Metric(name.replace("@", "_at_"), value, now, step) for name, value in numbers.items()]
+        metrics = [Metric(allowed(name), value, now, step) for name, value in numbers.items()]
         for some in _pieces(metrics, AT_ONCE):
             self._client.log_batch(self._id, metrics=some)
 
     def end(self, *, finished: bool) -> None:
         """Say how it ended."""
         self._client.set_terminated(self._id, status="FINISHED" if finished else "KILLED")
+
+
+def allowed(name: str) -> str:
+    """Return a metric's name in the letters that MLflow takes: ``pass@1`` becomes ``pass_at_1``."""
+    return re.sub(r"[^\w./ :-]", lambda sign: SPELT.get(sign[0], "_"), name, flags=re.ASCII)
 
 
 def _pieces(things: Sequence[T], size: int) -> Iterator[list[T]]:

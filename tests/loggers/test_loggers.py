@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from ratchet.config.loggers import LogSection
 from ratchet.config.read import config_from_tree
 from ratchet.core.errors import ConfigError
+from ratchet.loggers.follower import Notice
 from ratchet.loggers.logger import About
 from ratchet.loggers.mark import mark_path, read_mark
 from ratchet.loggers.table import Loggers, Named, make_loggers
@@ -45,9 +47,27 @@ def store(tmp_path: Path) -> RunStore:
     return RunStore.create(tmp_path / "run", {}, {}, {})
 
 
-def following(store: RunStore, heard: Heard, finish_s: float = 20.0) -> Loggers:
+class Clock:
+    """A clock that stands still until a test moves it."""
+
+    seconds = 0.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def following(
+    store: RunStore, heard: Heard, *, finish_s: float = 60.0, now: Callable[[], float] = time.monotonic
+) -> Loggers:
     about = About("run", store.folder, "", {})
-    return Loggers([Named("wandb", heard)], store, about, finish_s=finish_s)
+    return Loggers([Named("wandb", heard)], store, about, finish_s=finish_s, now=now)
+
+
+def wait_for_failures(loggers: Loggers, notices: list[Notice], count: int) -> None:
+    """Collect notices until a logger's thread has told of so many failures."""
+    while sum(notice.kind == "logger_failed" for notice in notices) < count:
+        notices += loggers.notices()
+        threading.Event().wait(0.001)
 
 
 def row(step: int, **more: object) -> dict[str, object]:
@@ -87,39 +107,61 @@ def test_what_failed_is_counted_and_told_again_and_nothing_is_lost_or_doubled(st
         if left and call == left[0]:
             raise ConnectionError(f"no network for {left.pop(0)}")
 
-    heard = Heard(fail)
-    loggers = following(store, heard)
-    seen = []
-    for step in range(3):
+    heard, clock = Heard(fail), Clock()
+    loggers = following(store, heard, now=clock)
+    notices: list[Notice] = []
+    for step in range(2):
         store.append_metrics(row(step))
         loggers.ring()
-        while left and len(left) == 2 - step:  # the thread has not come by yet
-            threading.Event().wait(0.001)
-        seen += loggers.notices()
+        wait_for_failures(loggers, notices, step + 1)
+        clock.seconds += 1000
+    store.append_metrics(row(2))
     loggers.end(finished=True)
-    seen += loggers.notices()
+    notices += loggers.notices()
     assert [step for step, _ in heard.steps] == [0, 1, 2]
-    assert [n.kind for n in seen].count("logger_failed") == 2
-    assert "no network for begin" in next(n.what for n in seen if n.kind == "logger_failed")
+    assert [n.kind for n in notices] == ["logger_failed", "logger_begun", "logger_failed"]
+    assert "no network for begin" in notices[0].what
     assert loggers.metrics() == {"loggers/failed": 2.0}
 
 
-def test_after_three_failures_in_a_row_it_is_left_alone_until_the_next_resume(store: RunStore) -> None:
-    calls = []
+class Dead(Heard):
+    """A logger whose every call fails, at the times in `calls`."""
 
-    def fail(call: str) -> None:
-        calls.append(call)
-        raise ConnectionError
+    def __init__(self, clock: Clock) -> None:
+        self.calls: list[float] = []
+        super().__init__(self._refuse)
+        self._clock = clock
 
-    loggers = following(store, Heard(fail))
-    store.append_metrics(row(0))
-    while len(calls) < 3:
+    def _refuse(self, call: str) -> None:
+        self.calls.append(self._clock.seconds)
+        raise ConnectionError("no network")
+
+
+def test_one_that_goes_on_failing_is_tried_ever_more_seldom(store: RunStore) -> None:
+    clock = Clock()
+    dead = Dead(clock)
+    loggers, notices = following(store, dead, now=clock), list[Notice]()
+    for count in (1, 2, 3):
         loggers.ring()
-        threading.Event().wait(0.001)
-    loggers.ring()
+        wait_for_failures(loggers, notices, count)
+        clock.seconds += 2.0**count
     loggers.end(finished=True)
-    assert calls == ["begin"] * 3
-    assert [n.kind for n in loggers.notices()] == ["logger_failed"] * 3 + ["logger_dead"]
+    assert dead.calls == [0.0, 2.0, 6.0, 14.0]
+
+
+def test_in_the_pause_after_a_failure_it_is_left_alone_until_the_run_ends(store: RunStore) -> None:
+    clock = Clock()
+    dead = Dead(clock)
+    loggers, notices = following(store, dead, now=clock), list[Notice]()
+    loggers.ring()
+    wait_for_failures(loggers, notices, 1)
+    clock.seconds = 1.0
+    for _ in range(20):
+        loggers.ring()
+    store.append_metrics(row(0))
+    loggers.end(finished=True)
+    assert dead.calls == [0.0, 1.0]
+    assert [n.kind for n in loggers.notices()] == ["logger_failed", "logger_dead"]
     heard = Heard()
     following(store, heard).end(finished=True)
     assert [step for step, _ in heard.steps] == [0]
