@@ -226,9 +226,17 @@ class _Stream(StreamingResponse):
         self._events, self._door = events, door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # In place of the base's own way, which is late where events come without a pause.
+        streaming = asyncio.ensure_future(self.stream_response(send))
+        gone = asyncio.ensure_future(_disconnected(receive))
         try:
-            await super().__call__(scope, receive, send)
+            await asyncio.wait({streaming, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if streaming.done():
+                streaming.result()
         finally:
+            for task in (streaming, gone):
+                task.cancel()
+            await asyncio.gather(streaming, gone, return_exceptions=True)
             self._door.leave()
             await self._events.aclose()
 
@@ -248,8 +256,13 @@ async def _unless_gone(request: Request, work: Awaitable[list[Completion]]) -> l
 
 
 async def _end_of(request: Request) -> None:
+    """Return when the client goes away."""
+    await _disconnected(request.receive)
+
+
+async def _disconnected(receive: Receive) -> None:
     """Return when the client goes away; its body was read, so nothing else is of interest."""
-    while (await request.receive())["type"] != "http.disconnect":
+    while (await receive())["type"] != "http.disconnect":
         pass
 
 
