@@ -11,7 +11,7 @@ import sys
 import click
 
 from ratchet import __version__
-from ratchet.cli.commands import looking, making, playing, training
+from ratchet.cli.commands import looking, making, playing, showing, training
 from ratchet.cli.exits import EXIT_FAILED, EXIT_INPUT
 from ratchet.core.errors import ConfigError, RatchetError
 
@@ -72,7 +72,8 @@ for _command in (
     playing.selfplay,
     making.bugs,
     playing.serve,
-    looking.chart,
+    showing.chart,
+    showing.report,
     looking.compare,
     looking.logs,
     playing.export,

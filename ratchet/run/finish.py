@@ -22,5 +22,5 @@ def finish(store: RunStore, observer: Observer) -> None:
     last = sorted((store.folder / "checkpoints").glob("step_*"))[-1]
     for path in figures:
         observer.note(f"Figure:     {path}")
-    observer.note(f"Report:     {report}")
+    observer.note(f"Report:     {report} (and {report.with_suffix('.html').name}, for a browser)")
     observer.note(f"Checkpoint: {last}")

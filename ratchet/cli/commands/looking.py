@@ -60,25 +60,6 @@ def view(run: Path, name: str | None, clock: Literal["seconds", "steps"], out: P
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--metric", "metrics", multiple=True, help="Metric to draw; several are allowed.")
-@click.option(
-    "--x", default="step", show_default=True, type=click.Choice(["step", "rollouts", "tokens", "flops", "time"])
-)
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="File to write; PNG and SVG are made.")
-def chart(runs: tuple[Path, ...], metrics: tuple[str, ...], x: str, out: Path | None) -> None:
-    """Draw metrics of one or more RUNS.
-
-    Without --metric, the study's own figure.
-    """
-    from ratchet.cli.look import chart_files
-    from ratchet.store.run_store import RunStore
-
-    for path in chart_files([RunStore.open(run) for run in runs], metrics, x, out):
-        click.echo(path)
-
-
-@click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--metric",
     "metrics",

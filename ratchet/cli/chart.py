@@ -1,0 +1,38 @@
+"""``ratchet chart`` and ``ratchet report``: where their files go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ratchet.charts.figure import Look, draw, draw_run, file_name
+from ratchet.charts.source import Source, by_config
+from ratchet.core.errors import ConfigError
+
+
+def chart_files(sources: Sequence[Source], look: Look, out: Path | None, *, seeds: bool = False) -> list[Path]:
+    """Draw and return the files: as asked, or into the run's folder for a run of ours, else here.
+
+    Raises `ConfigError` for a run without steps, and for what `figure.draw` cannot draw.
+    """
+    for source in sources:
+        if source.span is None:
+            raise ConfigError(f"{source.path} has no finished step yet, so there is nothing to draw.")
+    first = sources[0]
+    if look == Look() and out is None and len(sources) == 1 and first.store is not None:
+        return draw_run(first.store)
+    chosen = by_config(sources) if seeds else sources
+    name = file_name("-".join([look.style, *look.metrics[:2]]).strip("-") or "chart")
+    if out is not None:
+        return draw(chosen, look, out)
+    if len(sources) == 1 and first.store is not None:
+        return draw(chosen, look, first.store.folder / "figures" / f"{name}.png")
+    return draw(chosen, look, Path(f"{file_name(first.label)}-{name}.png" if len(sources) == 1 else f"{name}.png"))
+
+
+def report_files(sources: Sequence[Source], out: Path | None) -> list[Path]:
+    """Write the report and return its files: into a folder as asked, the run's for one of ours, else ``report``."""
+    from ratchet.charts.report import report
+
+    alone = sources[0].store if len(sources) == 1 else None
+    return report(sources, out or (alone.folder if alone is not None else Path("report")))
