@@ -97,7 +97,7 @@ class Panel:
     log_x: bool = False
     log_y: bool = False
     """Whether the y axis is logarithmic; values that are not above 0 are left out then."""
-    right: Line | None = None
+    right: Line | Curve | None = None
     """A line on a second y axis, on the right. The text of both axes then has the colour of their lines."""
     right_label: str = ""
     top: Sequence[tuple[float, str]] = ()

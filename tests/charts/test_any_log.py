@@ -124,7 +124,7 @@ def test_paths_of_one_label_are_seeds_with_a_band_and_settings_are_rows(write_lo
     assert curve.y[0] == 2.0  # mean of 1, 2, 3
     ((_, low, high),) = curve.bands
     assert (low[0], high[0]) == (1.0, 3.0)  # of three seeds the band is the span
-    assert "fresh: reward/mean, mean of 3 seeds: from 4 to 12" in drawing.caption  # steps 1 to 5, 8 to 12, plus 1
+    assert "fresh: reward/mean, mean of 3 seeds: from 4 to 11" in drawing.caption  # steps 1 to 5, 8 to 12, plus 1
 
 
 def test_several_runs_have_no_second_y_axis(write_log: WriteLog) -> None:
