@@ -24,7 +24,7 @@ from ratchet.sandbox.program import How, Outcome, Program
 
 _HASH_SEED = "20"
 """Any but the pool's."""
-_WALL, _START_S = 20, 30.0
+_WALL, _START_S = 20, 120.0
 """Wall-clock seconds of a run, by its CPU time and on top: far more than any needs, so that the machine's load decides
 nothing; what waits for ever ends here."""
 NOT_LOADED = ("import_error", "syntax_error")

@@ -18,6 +18,7 @@ from ratchet.bugs.make import Wishes
 from ratchet.bugs.produce import Asked, Done, make_bugs
 from ratchet.bugs.rows import Pair
 from ratchet.bugs.write import refuse_existing, write_lines
+from ratchet.config.schema import SandboxSection
 from ratchet.core.errors import ConfigError
 from ratchet.core.task import Split
 from ratchet.environments.reproduce import ROLES, Reproduce
@@ -67,6 +68,7 @@ def shows(line: dict[str, Any]) -> list[bool]:
 def test_every_line_loads_and_the_verdicts_on_it_are_right(pond: tuple[Path, Done]) -> None:
     out, done = pond
     environment, split = Reproduce(source=str(out), held_out=0), Split("train", seed=0)
+    environment.use_sandbox(SandboxSection(wall_s=60))  # on a busy machine too
     size = environment.num_tasks(split)
     assert size == done.num_lines == len(lines(out)) >= 30
     by_name = {line["name"]: line for line in lines(out)}
