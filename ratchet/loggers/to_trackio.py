@@ -23,9 +23,12 @@ class Trackio:
             project=self._section.project,
             name=known or about.name,
             space_id=self._section.space or None,
+            group=about.study or None,
             config=dict(about.settings),
             resume="allow",
             embed=False,
+            auto_log_gpu=False,
+            auto_log_cpu=False,
         )
         return str(self._run.name)
 

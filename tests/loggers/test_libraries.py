@@ -125,10 +125,18 @@ def test_mlflow_says_at_once_that_a_store_cannot_be_used(
 
 
 @pytest.mark.filterwarnings("default")
-def test_trackio_keeps_every_step(config: Make) -> None:
+def test_trackio_keeps_every_step_and_a_resumed_run_is_the_same_run(
+    config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read when the library is imported
     pytest.importorskip("trackio")
+    from ratchet.logs.read import read_log
+
     folder = train(config(to=["trackio"])).folder
+    resume(folder, words=["train.steps=3"], accept_changes=True)
     assert not [e for e in RunStore.open(folder).events() if e["kind"] == "logger_failed"]
+    log = read_log(tmp_path / "trackio" / "ratchet.db", need_reward=False)
+    assert [int(step) for step in log.series["reward/mean"].steps] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow", "trackio"])
