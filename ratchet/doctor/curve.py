@@ -19,7 +19,7 @@ Steps = NDArray[np.int64]
 
 MAX_BINS = 512
 """Blocks a longer series is averaged to: a change of 1 % of a run still spans five."""
-MAX_RHO = 0.95
+MAX_RHO = 0.9
 """Largest autocorrelation believed; above, noise and trend cannot be told apart."""
 SHRINK = 20.0
 """Points at which the estimated autocorrelation counts half: its own error is about 1/sqrt(n)."""
@@ -54,7 +54,8 @@ class Curve:
         """Return standard deviation and lag-1 autocorrelation of the noise.
 
         With ``v_k = var(y[t+k] - y[t]) / 2`` (from the MAD, so that jumps do not count), noise of the form AR(1) has
-        ``v_k = sigma^2 (1 - rho^k)``, hence ``rho = v_2 / v_1 - 1``. Trends that are linear over three bins cancel.
+        ``v_k = sigma^2 (1 - rho^k)``, hence ``rho = v_2 / v_1 - 1`` and ``rho^2 = v_4 / v_2 - 1``; the mean of both is
+        taken. Trends that are linear over five bins cancel.
         """
         return _noise(self.y)
 
@@ -223,12 +224,13 @@ def spread(values: Array) -> float:
 
 def _noise(y: Array) -> tuple[float, float]:
     n = len(y)
-    if n < 4:
+    if n < 8:
         return float(np.std(y)) if n else 0.0, 0.0
-    v1, v2 = (spread(y[k:] - y[:-k]) ** 2 / 2 for k in (1, 2))
-    if v1 <= FLAT**2:
+    v1, v2, v4 = (spread(y[k:] - y[:-k]) ** 2 / 2 for k in (1, 2, 4))
+    if min(v1, v2) <= FLAT**2:
         return math.sqrt(max(v1, v2)), 0.0
-    rho = float(np.clip((v2 / v1 - 1) * n / (n + SHRINK), 0.0, MAX_RHO))
+    guess = (v2 / v1 - 1 + math.sqrt(max(0.0, v4 / v2 - 1))) / 2
+    rho = float(np.clip(guess * n / (n + SHRINK), 0.0, MAX_RHO))
     return math.sqrt(v1 / (1 - rho)), rho
 
 
@@ -249,8 +251,8 @@ def _smooth(y: Array, half: int) -> Array:
     return np.asarray(np.convolve(y, weights, mode="full")[half : half + len(y)] / total)
 
 
-MAX_BLOCKS = 64
-"""Blocks a trend is tested over: 2,016 pairs."""
+MAX_BLOCKS, MIN_BLOCKS = 64, 8
+"""Blocks a trend is tested over: 2,016 pairs at most; of fewer than eight, p below 0.001 cannot come."""
 
 
 def _trend(curve: Curve, first: int, last: int) -> Trend:
@@ -263,7 +265,7 @@ def _trend(curve: Curve, first: int, last: int) -> Trend:
 
     y = curve.y[first:last]
     rho = curve.noise[1]
-    block = max(1, round((1 + rho) / (1 - rho)), math.ceil(len(y) / MAX_BLOCKS))
+    block = max(1, min(round((1 + rho) / (1 - rho)), len(y) // MIN_BLOCKS), math.ceil(len(y) / MAX_BLOCKS))
     count = len(y) // block
     if count < 4 or float(np.ptp(y)) <= FLAT:
         return Trend(0.0, 1.0, 0.0, 0.0, 0.0)

@@ -165,8 +165,9 @@ def is_format(name: str) -> bool:
 
 
 def evidence_of(log: Log, settings: Mapping[str, Any] | None = None, *, online: bool = False) -> Evidence:
-    """Return the evidence of a log that was read."""
-    series = {**log.series, **log.evals}
+    """Return the evidence of a log that was read; of what no table knows, only series of sub-agents."""
+    unnamed = {key: s for key, s in log.unrecognised.items() if "parallelism" in key.lower()}
+    series = {**unnamed, **log.series, **log.evals}
     raw = {name: (s.key, s.steps, s.values) for name, s in series.items() if len(s.steps)}
     return Evidence(raw, log.framework.name, settings or {}, online=online)
 

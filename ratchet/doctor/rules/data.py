@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -156,11 +156,12 @@ def sync_sawtooth(evidence: Evidence) -> Iterator[Finding]:
         if beat is None or curve is None:
             continue
         period, share, swing = beat
+        whose = "that of the weight refreshes" if known else "as it does where weights are handed over so seldom"
         reward = evidence.reward
         bad = name == "reward/mean" and reward is not None and swing >= max(reward.worth, 0.25 * reward.gain)
         yield found(
             "sync_sawtooth", Severity.WARNING if bad else Severity.INFO, curve, (0, len(curve) - 1),
-            f"{name} moves with a period of {period} steps, {'that of the weight refreshes' if known else 'as with weights that are handed over so often'}: "
+            f"{name} moves with a period of {period} steps, {whose}: "
             f"the phase explains {share:.0%} of its variation, {short(swing)} from lowest to highest.",
             numbers={"period": period, "explained": share, "swing": swing},
             causes=ranked((), ("Between two refreshes the samples come from older and older weights.",)),
@@ -188,12 +189,12 @@ def _period(evidence: Evidence) -> int | None:
     return usual if usual >= 3 and float(np.mean(np.abs(gaps - usual) <= 0.2 * usual)) >= 0.7 else None
 
 
-def _best(values: Array, periods: object, chance: float) -> tuple[int, float, float] | None:
+def _best(values: Array, periods: Iterable[int], chance: float) -> tuple[int, float, float] | None:
     """Return period, explained share and swing of the period whose phases explain most, or None by chance."""
-    from scipy.stats import f
+    from scipy.special import fdtrc
 
     best: tuple[float, int, Array] | None = None
-    for period in periods:  # type: ignore[attr-defined]
+    for period in periods:
         n = len(values) // period * period
         if n < PERIODS * period:
             continue
@@ -208,7 +209,7 @@ def _best(values: Array, periods: object, chance: float) -> tuple[int, float, fl
             continue
         share = between / total
         within = max(total - between, 1e-12 * total) / (rest.size - period)
-        p = float(f.sf(between / (period - 1) / within, period - 1, rest.size - period))
+        p = float(fdtrc(period - 1, rest.size - period, between / (period - 1) / within))
         if p < chance and share >= EXPLAINED and (best is None or share > best[0] + 0.02):
             best = (share, period, means)
     return None if best is None else (best[1], best[0], float(np.ptp(best[2])))

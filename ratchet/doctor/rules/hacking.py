@@ -12,7 +12,7 @@ from ratchet.doctor.evidence import MIN_EVALS, Evidence, is_format, is_task
 from ratchet.doctor.finding import Finding, Severity, Wanted
 from ratchet.doctor.options import Option, change
 from ratchet.doctor.rules.told import found
-from ratchet.doctor.shape import Shape, shape_of
+from ratchet.doctor.shape import LEAST, Shape, shape_of
 
 FOLLOWS = 1 / 3
 """Share of the reward's rise, each as a share of its scale, that the task's measure must be able to have made (upper
@@ -59,6 +59,8 @@ def _stays_behind(shape: Shape, task: Shape) -> bool:
     if curve.first_step(0) > first + (last - first) / 3 or curve.last_step(len(curve) - 1) < last - (last - first) / 3:
         return False  # measured on another stretch of the run
     trend = curve.trend()
+    if trend.rises() and trend.change >= LEAST * task.scale:
+        return False
     rise = shape.risen / shape.scale
     most = max(trend.high, task.end - task.start + 2 * curve.error(curve.edge)) / task.scale
     return most < FOLLOWS * rise

@@ -197,7 +197,7 @@ def no_learning(evidence: Evidence) -> Iterator[Finding]:
     curve = shape.curve
     trend = curve.trend()
     bound = UNLEARNED * max(shape.scale, abs(curve.level(0, len(curve))))
-    if trend.rises() or (trend.falls() and curve.counts(trend.change)) or trend.high > bound:
+    if trend.rises() or (trend.falls() and curve.counts(trend.change)) or max(trend.high, abs(shape.risen)) > bound:
         return
     level = curve.level(0, len(curve))
     solved = _height(evidence, shape, level) >= AT_TOP
