@@ -25,7 +25,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from doctor_series import HAS, NEAR, Run, logu, made, step_at, u, well
+from doctor_series import HAS, Run, logu, made, step_at, u, well
 
 from ratchet.doctor.diagnose import diagnose
 from ratchet.doctor.evidence import Evidence, evidence_of
@@ -251,10 +251,16 @@ def written(report: Mapping[str, Any]) -> str:
     lines += [f"| all | {sum(r['cases'] for r in total)} | {hits / sum(r['cases'] for r in total):.3f} | "
               f"{hits / (hits + sum(r['false'] for r in total)):.3f} | {sum(r['false'] for r in total)} |"]  # fmt: skip
     if "rldoctor" in report:
-        lines += ["", "## Beside rldoctor", "",
-                  "rldoctor 0.2.0, given the same runs under TRL's keys; a finding of its at INFO or above counts. "
-                  f"False alarms above information on runs that go well: {report['rldoctor']['false_alarms']:.2f} a run.",
-                  "", "| its detector | our rules | recall: ours, its | precision: ours, its |", "|---|---|---|---|"]
+        lines += [
+            "",
+            "## Beside rldoctor",
+            "",
+            "rldoctor 0.2.0, given the same runs under TRL's keys; a finding at INFO or above counts. Above "
+            f"information it raises {report['rldoctor']['false_alarms']:.2f} alarms on a run that goes well.",
+            "",
+            "| its detector | our rules | recall: ours, its | precision: ours, its |",
+            "|---|---|---|---|",
+        ]
         for name, rows in report["rldoctor"]["detectors"].items():
             a, b = rows["ours"], rows["rldoctor"]
             lines.append(f"| `{name}` | {', '.join(SHARED[name])} | {a['recall']:.2f}, {b['recall']:.2f} | "

@@ -374,8 +374,6 @@ NEAR: dict[str, Callable[[Run], None]] = {
 }  # fmt: skip
 """Rule -> a run that has nearly what it looks for; the rule must stay silent."""
 
-STRICT_NEAR = frozenset(NEAR) - {"plateau"}
-
 
 def made(kind: str, rule: str, rng: Rng, n: int | None = None) -> Run:
     """Return a run: ``has`` a rule's finding, is ``near`` it, or goes ``well`` (then `rule` does not matter)."""

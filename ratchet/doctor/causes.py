@@ -90,7 +90,7 @@ SUSPECTS_OF_A_FALL: tuple[Suspect, ...] = (
     Suspect("kl/old", UP, 3.0, "The samples are too old for the weights that are trained on them."),
     Suspect("stale/mean", UP, 1.5, "The samples are too old for the weights that are trained on them.", log=False),
     Suspect("kl/sampler", UP, 3.0, "Sampler and trainer no longer compute the same."),
-    Suspect("clip/frac", UP, 2.0, "Much of the batch is clipped: the policy has moved too far for one batch.", log=False),
+    Suspect("clip/frac", UP, 2.0, "Much of the batch is clipped: the policy moved too far for one batch.", log=False),
     Suspect("signal/token_advantage", DOWN, 1.0, "Pushing wrong answers down outweighs pushing right ones up.",
             log=False),
     Suspect("signal/zero_groups_frac", UP, 1.5, "Most groups teach nothing, so noise steers.", log=False),
@@ -202,5 +202,3 @@ def ranked(causes: Iterable[Cause], usual: Sequence[str] = ()) -> tuple[Cause, .
         if held is not cause:
             best[cause.text] = Cause(cause.text, (*held.evidence, *cause.evidence), held.strength)
     return (*best.values(), *(Cause(text) for text in usual if text not in best))
-
-

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -170,8 +171,8 @@ class Curve:
         if not inside:
             return before + int(np.argmax(sign * np.gradient(self.s[before : after + 1]))) if after > before else after
         bounds = [max(0, before), *inside, min(len(self), after + 1)]
-        means = [self.level(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
-        moves = [sign * (b - a) for a, b in zip(means, means[1:], strict=False)]
+        means = [self.level(a, b) for a, b in pairwise(bounds)]
+        moves = [sign * (b - a) for a, b in pairwise(means)]
         return inside[int(np.argmax(moves))]
 
     def trend(self, first: int = 0, last: int | None = None) -> Trend:

@@ -40,8 +40,9 @@ def serial_collapse(evidence: Evidence) -> Iterator[Finding]:
     last = len(curve) - 1
     onset = curve.onset(int(np.argmax(curve.s)), last, DOWN)
     suspects = (
-        Suspect("env/finish_rate", UP, 1.05, "Finishing pays more than searching: few agents finish more often.",
-                log=False),
+        Suspect(
+            "env/finish_rate", UP, 1.05, "Finishing pays more than searching: few agents finish more often.", log=False
+        ),
         Suspect("reward/parts/finish", UP, 1.05, "Finishing pays more than searching.", log=False),
     )
     causes = suspected(evidence, suspects, *evidence.span)

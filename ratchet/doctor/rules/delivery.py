@@ -75,8 +75,11 @@ def _mismatch(evidence: Evidence, curve: Curve, numbers: tuple[float, float, flo
         Suspect("stale/mean", UP, 1.5, "The samples became older.", log=False),
     )
     causes = suspected(evidence, suspects, *evidence.span)
-    usual = ("A setting reaches one side only: temperature, top-p, a chat template, precision.",) if always else (
-        "Precision: small differences grow with the weights.", "The sampler missed an update of the weights.")
+    usual = (
+        ("A setting reaches one side only: temperature, top-p, a chat template, precision.",)
+        if always
+        else ("Precision: small differences grow with the weights.", "The sampler missed an update of the weights.")
+    )
     told = f"{short(early)} at first, " if grows else ""
     return found(
         "sampler_mismatch", severity, curve, (since, len(curve) - 1),
@@ -166,6 +169,6 @@ def _undelivered(evidence: Evidence, curve: Curve, first: int, severity: Severit
         causes=ranked((), ("The hand-over of weights failed and nobody looked at its answer.",
                            "An adapter was trained, and the sampler holds the weights without it.",
                            "The sampler slept, or restarted with the first weights.")),
-        check=("Ask the sampler for its version, or for the log-probability of one answer, before and after an update.",),
+        check=("Ask the sampler for the log-probability of one answer before and after an update: did it change?",),
         change=(change(evidence, "Check the hand-over of weights", Option.SYNC),), sources=(DELIVERY,),
     )  # fmt: skip

@@ -105,7 +105,8 @@ def component_dying(evidence: Evidence) -> Iterator[Finding]:
     for name, curve in parts:
         shape = shape_of(curve, None)
         floor = min(0.0, float(curve.s.min()))
-        if shape.lost >= DEAD * (shape.best - floor) and shape.lost >= 0.1 * _widest(parts) and curve.counts(shape.lost):
+        enough = shape.lost >= max(DEAD * (shape.best - floor), 0.1 * _widest(parts))
+        if enough and curve.counts(shape.lost):
             dying.append((name, shape))
     if len(dying) == len(parts):
         return  # all of it fell: that is a collapse, told there

@@ -19,7 +19,7 @@ from ratchet.doctor.rules.told import found
 from ratchet.doctor.shape import Shape
 
 GROWN = math.log(1.15)
-"""The judge of RM-R1 grows by 40 % in 70 steps, Kimi-Dev's by 100 % in 500; 15 % is where a figure begins to show it."""
+"""RM-R1's judge grows by 40 % in 70 steps, Kimi-Dev by 100 % in 500; 15 % is where a figure begins to show it."""
 EXPLODED, WITHIN = math.log(1.8), 0.15
 """Kimi-Dev's steepest stretch, from 300 to 400 of 500 steps, is 1.4-fold in a fifth of the run with rising reward; 1.8
 in 15 % is twice that rate."""
@@ -186,8 +186,8 @@ def truncation(evidence: Evidence) -> Iterator[Finding]:
     yield found(
         "truncation", Severity.ERROR if share >= MOSTLY_CUT else Severity.WARNING, curve,
         (min(since, first), len(curve) - 1),
-        f"{share:.0%} of the answers are cut off at the token limit: what they would have earned is not known, and what "
-        "is learned is to be short.",
+        f"{share:.0%} of the answers are cut off at the token limit: what they would have earned is not known, and "
+        "what is learned is to be short.",
         numbers={"share": share, "start": curve.start},
         causes=_why_longer(evidence),
         check=("Would the cut answers have become right?",),

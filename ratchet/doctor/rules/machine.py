@@ -58,7 +58,7 @@ def _lost(evidence: Evidence, rule: str, names: Sequence[str], told: str) -> Ite
         numbers={"share": whole, "share_at_end": late},
         causes=ranked((), ("The reward hangs on some answers (a regular expression, a symbolic solver).",
                            "Too many rewards run at once for this machine.")
-                      if rule == "reward_timeouts" else ("Prompts too long for the context.", "The environment fails.")),
+                      if rule == "reward_timeouts" else ("Prompts are too long.", "The environment fails.")),
         check=("Score the rollouts named here by hand, and time it.",),
         change=((f"Give the reward more time (now {limit} s), or make it end by itself." if limit else
                  "Give the reward a limit of its own, and make it end by itself.")
@@ -109,7 +109,8 @@ def idle_time(evidence: Evidence) -> Iterator[Finding]:
     waits = evidence.names("wait/trainer_for_*") or evidence.names("wait/*")
     waits = [n for n in waits if "explorer" not in n and "queue" not in n]
     overlapped = bool(evidence.setting("sync.offset") or evidence.setting("train.overlap")) or (
-        evidence.framework != "ratchet")
+        evidence.framework != "ratchet"
+    )
     share = evidence.share(waits, "time/step") if waits else None
     if share is not None and _late(share) >= IDLE:
         yield found(

@@ -85,7 +85,7 @@ def not_finite(evidence: Evidence) -> Iterator[Finding]:
         f"{also}"
         f"{': the run does not come back from it' if for_good else ', and a number again later'}.",
         {"count": float(bad.sum())},
-        ranked((), ("An update blew the weights up.", "A probability of 0 was logged.", "An empty batch was averaged.")),
+        ranked((), ("An update blew the weights up.", "A probability of 0 was logged.", "A batch was empty.")),
         (f"Repeat step {first} alone and name the first tensor that is not finite.",),
         (f"Go back to a checkpoint before step {first}.", change(evidence, "Lower the learning rate", Option.LR),
          change(evidence, "Clip the gradient harder", Option.GRAD), "Do not switch the check for NaN off."),

@@ -251,4 +251,3 @@ def clip_stuck(evidence: Evidence) -> Iterator[Finding]:
         change=(change(evidence, "Set a clip range that acts", Option.CLIP),),
         sources=(CLIP_SOURCE,),
     )  # fmt: skip
-
