@@ -45,8 +45,12 @@ class Shape:
 
     @cached_property
     def low_before(self) -> float:
-        """Return the lowest smoothed level up to the peak, or the start's if lower."""
-        return min(float(self.curve.s[: self.peak + 1].min()), self.start)
+        """Return the lowest smoothed level up to the peak, or that of the first bins, if lower.
+
+        The very first ones: a reward that is learned at once has no smoothed level as low as where it began.
+        """
+        first = self.curve.level(0, max(3, len(self.curve) // 50))
+        return min(float(self.curve.s[: self.peak + 1].min()), self.start, first)
 
     @property
     def gain(self) -> float:

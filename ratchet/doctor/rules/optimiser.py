@@ -15,8 +15,9 @@ from ratchet.doctor.rules.spikes import spikes
 from ratchet.doctor.rules.spread import harmed
 from ratchet.doctor.rules.told import found
 
-SPIKE = 5.0
-"""Factor over its neighbours. Gradient norms of RL vary two- to threefold between batches of different difficulty."""
+SPIKE = 8.0
+"""Factor over its neighbours. Gradient norms of RL vary two- to threefold between batches of different difficulty, and
+fivefold now and then without anything coming of it."""
 MANY = 0.02
 """Share of steps with a spike, from which on they are a habit."""
 SEVERAL = 3
@@ -33,7 +34,7 @@ NAN_SOURCE = "open-r1#704, trl#2703: NaN in KL and gradient, and the advice to s
 
 
 def gradient_spikes(evidence: Evidence) -> Iterator[Finding]:
-    """Find steps whose gradient is five times that of their neighbours, and say whether the reward suffered."""
+    """Find steps whose gradient is eight times that of their neighbours, and say whether the reward suffered."""
     here, curve = evidence.values("opt/grad_norm"), evidence.curve("opt/grad_norm")
     if here is None or curve is None:
         return

@@ -11,6 +11,8 @@ from ratchet.doctor.curve import Array, spread
 
 NEIGHBOURS = 11
 """Values the running median is taken over: five on either side, so that a spike of five still shows."""
+MIRROR = 1.7
+"""How far above the largest fall below the median a spike must be: noise with heavy tails falls as far as it rises."""
 SIGMAS = 7.0
 """Robust standard deviations of the logarithm: one in 10^11 for normal noise, and noise here has heavier tails."""
 FEW = 20
@@ -27,5 +29,6 @@ def spikes(values: Array, factor: float) -> NDArray[np.intp]:
     if len(values) < FEW or len(positive) < FEW // 2:
         return np.empty(0, dtype=np.intp)
     logs = np.log(np.maximum(values, 0.01 * float(np.median(positive))))
-    above = logs - median_filter(logs, size=NEIGHBOURS, mode="nearest")
-    return np.flatnonzero(above > max(math.log(factor), SIGMAS * spread(above)))
+    above = logs - median_filter(logs, size=NEIGHBOURS, mode="reflect")
+    lowest = -float(above[2:].min())  # a KL begins at 0, far below its neighbours
+    return np.flatnonzero(above > max(math.log(factor), SIGMAS * spread(above), MIRROR * lowest))
