@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.signal import lfilter
 
 Values = np.ndarray
 Rng = np.random.Generator
@@ -38,13 +39,8 @@ class Run:
     def noise(self, sigma: float) -> Values:
         """Return AR(1) noise of this deviation."""
         e = self.rng.standard_t(4, self.n) / np.sqrt(2) if self.tails else self.rng.standard_normal(self.n)
-        e *= np.sqrt(1 - self.rho**2)
-        x = np.empty(self.n)
-        last = float(self.rng.standard_normal())
-        for i in range(self.n):
-            last = self.rho * last + e[i]
-            x[i] = last
-        return sigma * x
+        e[1:] *= np.sqrt(1 - self.rho**2)
+        return sigma * np.asarray(lfilter([1.0], [1.0, -self.rho], e))
 
     def put(self, name: str, values: Values, every: int = 1) -> None:
         at = np.arange(0, self.n, every)
@@ -89,8 +85,8 @@ def well(rng: Rng, n: int | None = None, quick: bool = False) -> Run:
     """Return a run that goes well. `quick` runs have gained all by a third of their steps."""
     n = n or round(logu(rng, 30, 10_000))
     scale = float(rng.choice([1.0, 2.0, 100.0, 0.01]))
-    run = Run(rng, n, scale=scale, low=float(rng.choice([0.0, 0.0, -1.0])) * scale, sigma=u(rng, 0.01, 0.05),
-              rho=u(rng, 0, 0.6), tails=bool(rng.integers(2)))  # fmt: skip
+    run = Run(rng, n, scale=scale, low=float(rng.choice([0.0, 0.0, -1.0])) * scale, sigma=u(rng, 0.01, 0.04),
+              rho=u(rng, 0, 0.5), tails=bool(rng.integers(2)))  # fmt: skip
     t = run.t
     run.reward(rising(run, 0.07 if quick else None))
     run.put("len/response/mean", logu(rng, 30, 5000) * np.exp(u(rng, -0.08, 0.08) * t + run.noise(u(rng, 0.01, 0.05))))
@@ -170,7 +166,7 @@ def agents(run: Run, course: Values) -> None:
 
 
 def sawtooth(run: Run, amplitude: float) -> None:
-    period = int(run.rng.integers(4, max(5, min(20, run.n // 5)) + 1))
+    period = int(run.rng.integers(4, max(5, min(20, run.n // 7)) + 1))
     phase = np.arange(run.n) % period
     run.put("kl/old", 1e-3 * (1 + phase) * np.exp(run.noise(0.2)))
     at, values = run.series["reward/mean"]
@@ -208,7 +204,7 @@ def surge(run: Run) -> None:
     rng, t = run.rng, run.t
     c = u(rng, 0.5, 0.7)
     top = run.task[int(c * (run.n - 1))]
-    lost = u(rng, 0.4, 1.0) * (top - run.task[0])
+    lost = u(rng, 0.6, 1.1) * (top - run.task[0])
     run.reward(np.where(t < c, run.task, top) - lost * step_at(t, c, 1 - c))
     mult(run, "len/response/mean", np.exp(np.log(u(rng, 1.6, 3)) * step_at(t, c, 1 - c)))
     run.also = frozenset({"reward_collapse", "peak_before_end", "length_growth", "length_explosion"})

@@ -13,6 +13,8 @@ GAIN = 0.1
 """Share of the scale that a change must have to be worth a word: a tenth of what rollouts differ by."""
 RELATIVE = 0.25
 """Or this share of where it began: from 4 % to 8 % right is a success on hard tasks."""
+FALLING = 1e-3
+"""p of a trend that counts as a loss by itself. Strict, because a stretch that begins at a peak falls a little anyway."""
 LEAST = 0.02
 """But never less than this share of the scale."""
 
@@ -61,6 +63,11 @@ class Shape:
     def lost(self) -> float:
         """Return how far the end lies below the peak."""
         return max(0.0, self.best - self.end)
+
+    @cached_property
+    def has_lost(self) -> bool:
+        """Whether the loss since the peak is more than noise: by the levels, or by the trend from there on."""
+        return self.curve.counts(self.lost) or self.curve.trend(self.peak).falls(FALLING)
 
     @property
     def risen(self) -> float:

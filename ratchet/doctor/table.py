@@ -65,7 +65,7 @@ RULES: tuple[Rule, ...] = (
          "are far from 1", (I, W), True),
     Rule("gradient_spikes", optimiser.gradient_spikes, "a gradient eight times its neighbours, and whether the reward "
          "suffered", (I, W), True),
-    Rule("kl_spikes", spread.kl_spikes, "a KL six times its neighbours, and whether the reward suffered", (I, W),
+    Rule("kl_spikes", spread.kl_spikes, "a KL eight times its neighbours, and whether the reward suffered", (I, W),
          True),
     Rule("lr_zero", optimiser.lr_zero, "a learning rate of (nearly) 0 for a tenth of the run", (W, E), True),
     Rule("serial_collapse", agents.serial_collapse, "parallelism went back to nearly one agent at a time", (W,), True),

@@ -23,8 +23,8 @@ FAR = 0.1
 """KL to the sampler at which a token's ratio is off by about sqrt(2 * 0.1) = 0.45: beyond every usual clip."""
 DELIVERED = 0.9
 """Growth of staleness per step from which on no refresh arrives at all; another rule tells that."""
-PERIODS = 3
-"""Full periods that must be seen."""
+PERIODS, SEARCHED = 3, 6
+"""Full periods that must be seen: of a known period, and where many are tried on noise that is not quite white."""
 LONGEST = 64
 """Longest period that is searched for where no log says it."""
 CHANCE, CHANCE_SEARCHED = 1e-4, 1e-8
@@ -150,7 +150,7 @@ def sync_sawtooth(evidence: Evidence) -> Iterator[Finding]:
         if here is None or len(here[1]) < 20:
             continue
         values = here[1][-2048:]
-        periods = [known] if known else range(3, min(LONGEST, len(values) // PERIODS) + 1)
+        periods = [known] if known else range(3, min(LONGEST, len(values) // SEARCHED) + 1)
         beat = _best(values, periods, CHANCE if known else CHANCE_SEARCHED)
         curve = evidence.curve(name)
         if beat is None or curve is None:

@@ -149,7 +149,7 @@ def length_dip(evidence: Evidence) -> Iterator[Finding]:
 def length_surge_reward_fall(evidence: Evidence) -> Iterator[Finding]:
     """Find answers that grew by a quarter and more over the steps in which the reward fell."""
     reward = evidence.reward
-    if reward is None or reward.lost < max(COST * reward.gain, reward.worth) or not reward.curve.counts(reward.lost):
+    if reward is None or reward.lost < max(COST * reward.gain, reward.worth) or not reward.has_lost:
         return
     first, last = reward.curve.first_step(reward.peak), reward.curve.last_step(len(reward.curve) - 1)
     move = moved(evidence, NAME, first, last, log=True)

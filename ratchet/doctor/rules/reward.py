@@ -20,7 +20,7 @@ from ratchet.doctor.evidence import Evidence
 from ratchet.doctor.finding import Cause, Finding, Severity, Wanted
 from ratchet.doctor.options import Option, change
 from ratchet.doctor.rules.told import found, stretch_of
-from ratchet.doctor.shape import Shape
+from ratchet.doctor.shape import FALLING, Shape
 
 KEPT = 0.25
 """Share of the gain that may be lost again while growth is still called healthy: half of what is called a collapse."""
@@ -69,7 +69,7 @@ def collapsed(shape: Shape) -> bool:
         enough = shape.lost >= max(COLLAPSE * shape.gain, shape.worth)
     else:
         enough = shape.lost >= max(NO_GAIN[0] * shape.scale, NO_GAIN[1] * abs(shape.best))
-    return enough and shape.curve.counts(shape.lost)
+    return enough and shape.has_lost
 
 
 def reward_collapse(evidence: Evidence) -> Iterator[Finding]:
@@ -141,7 +141,7 @@ def peak_before_end(evidence: Evidence) -> Iterator[Finding]:
     curve, n = shape.curve, len(shape.curve)
     if n - shape.peak < max(curve.window(0.15), 2 * curve.edge) or shape.lost < SLIPPED * shape.gain:
         return
-    if not curve.counts(shape.lost) or not curve.trend(shape.peak).falls(0.05):
+    if not shape.has_lost or not curve.trend(shape.peak).falls(0.05):
         return
     severity = Severity.WARNING if shape.lost >= KEPT * shape.gain else Severity.INFO
     step = curve.first_step(shape.peak)
@@ -192,7 +192,7 @@ def plateau(evidence: Evidence) -> Iterator[Finding]:
 def no_learning(evidence: Evidence) -> Iterator[Finding]:
     """Find a reward that has not moved by more than its noise in the whole run."""
     shape = evidence.reward
-    if shape is None or len(shape.curve) < FEW or shape.has_gained or collapsed(shape):
+    if shape is None or len(shape.curve) < FEW or shape.has_gained or collapsed(shape) or _came_and_went(shape):
         return
     curve = shape.curve
     trend = curve.trend()
@@ -219,6 +219,12 @@ def no_learning(evidence: Evidence) -> Iterator[Finding]:
         sources=(FLAT_THREADS, DAPO),
         wanted=Wanted(curve.first_step(0), curve.last_step(len(curve) - 1), _kind(causes)),
     )  # fmt: skip
+
+
+def _came_and_went(shape: Shape) -> bool:
+    """Return whether the reward fell in a trend from a peak well before the end: it had moved, and is no flat one."""
+    room = len(shape.curve) - shape.peak > shape.curve.window(0.15)
+    return room and shape.lost >= 2 * shape.worth and shape.curve.trend(shape.peak).falls(FALLING)
 
 
 def _kind(causes: tuple[Cause, ...]) -> str:

@@ -11,7 +11,7 @@ from ratchet.doctor.curve import Array, spread
 
 NEIGHBOURS = 11
 """Values the running median is taken over: five on either side, so that a spike of five still shows."""
-MIRROR = 1.7
+MIRROR = 2.0
 """How far above the largest fall below the median a spike must be: noise with heavy tails falls as far as it rises."""
 SIGMAS = 7.0
 """Robust standard deviations of the logarithm: one in 10^11 for normal noise, and noise here has heavier tails."""

@@ -27,7 +27,7 @@ grow like t or slower."""
 HARMLESS = 0.02
 """Nats per token below which no KL matters: by Pinsker's inequality the distributions differ by at most
 sqrt(0.02 / 2) = 0.1 in total variation."""
-SPIKE = 6.0
+SPIKE = 8.0
 """Factor over its neighbours that makes a KL a spike: estimates from samples vary two- to threefold."""
 SATURATED = 0.3
 """Share of clipped tokens. 0 to 0.2 is normal (metric page), sequence methods clip 0.15 as a rule (GSPO, section 5)."""
@@ -160,7 +160,7 @@ def kl_blow_up(evidence: Evidence) -> Iterator[Finding]:
 
 
 def kl_spikes(evidence: Evidence) -> Iterator[Finding]:
-    """Find single steps whose KL is six times that of their neighbours, and say whether they did harm."""
+    """Find single steps whose KL is eight times that of their neighbours, and say whether they did harm."""
     for name in ("kl/ref", "kl/old", "kl/unsaid"):
         here, curve = evidence.values(name), evidence.curve(name)
         if here is None or curve is None:
