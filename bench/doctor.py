@@ -32,7 +32,7 @@ from ratchet.doctor.evidence import Evidence, evidence_of
 from ratchet.doctor.finding import Severity
 from ratchet.logs.read import read_log
 
-REPORTED, TUNED = 7_000_000, 1_000
+REPORTED, TUNED = 11_000_000, 1_000
 """Where the seeds of the reported and of the tuning set begin."""
 ROOT = Path(__file__).parents[1]
 OUT = Path(__file__).parent / "results"

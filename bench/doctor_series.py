@@ -36,9 +36,10 @@ class Run:
     def t(self) -> Values:
         return np.linspace(0.0, 1.0, self.n)
 
-    def noise(self, sigma: float) -> Values:
-        """Return AR(1) noise of this deviation."""
-        e = self.rng.standard_t(4, self.n) / np.sqrt(2) if self.tails else self.rng.standard_normal(self.n)
+    def noise(self, sigma: float, *, tails: bool = True) -> Values:
+        """Return AR(1) noise of this deviation; of a logarithm without heavy tails, for these would be spikes."""
+        heavy = self.tails and tails
+        e = self.rng.standard_t(4, self.n) / np.sqrt(2) if heavy else self.rng.standard_normal(self.n)
         e[1:] *= np.sqrt(1 - self.rho**2)
         return sigma * np.asarray(lfilter([1.0], [1.0, -self.rho], e))
 
@@ -91,19 +92,22 @@ def well(rng: Rng, n: int | None = None, quick: bool = False) -> Run:
     run.reward(rising(run, 0.07 if quick else None))
     run.put("len/response/mean", logu(rng, 30, 5000) * np.exp(u(rng, -0.08, 0.08) * t + run.noise(u(rng, 0.01, 0.05))))
     run.put("entropy", logu(rng, 0.05, 3) * np.exp(-u(rng, 0, 0.9) * t + run.noise(u(rng, 0.02, 0.08))))
-    run.put("kl/ref", logu(rng, 0.005, 0.2) * np.maximum(t, 0.2 / n) ** u(rng, 0.5, 1.1) * np.exp(run.noise(0.15)))
-    run.put("opt/grad_norm", logu(rng, 0.05, 5) * np.exp(run.noise(u(rng, 0.1, 0.3))))
-    run.put("clip/frac", np.clip(u(rng, 0.005, 0.1) * np.exp(run.noise(0.2)), 0, 1))
+    run.put(
+        "kl/ref",
+        logu(rng, 0.005, 0.2) * np.maximum(t, 0.2 / n) ** u(rng, 0.5, 1.1) * np.exp(run.noise(0.15, tails=False)),
+    )
+    run.put("opt/grad_norm", logu(rng, 0.05, 5) * np.exp(run.noise(u(rng, 0.1, 0.3), tails=False)))
+    run.put("clip/frac", np.clip(u(rng, 0.005, 0.1) * np.exp(run.noise(0.2, tails=False)), 0, 1))
     decay = int(rng.integers(3))
     run.put("opt/lr", logu(rng, 1e-7, 1e-3) * (np.ones(n) if decay == 0 else 1 - t if decay == 1 else
                                                0.5 + 0.5 * np.cos(np.pi * t)))  # fmt: skip
     run.put("len/truncated_frac", np.clip(u(rng, 0, 0.03) + np.abs(run.noise(0.008)), 0, 1))
     run.put("signal/zero_groups_frac", np.clip(u(rng, 0.1, 0.3) + u(rng, 0, 0.25) * t + run.noise(0.03), 0, 1))
     run.put("signal/token_advantage", run.noise(0.01))
-    run.put("kl/old", logu(rng, 1e-4, 5e-3) * np.exp(run.noise(0.2)))
-    run.put("kl/sampler", logu(rng, 1e-5, 1e-3) * np.exp(run.noise(0.2)))
+    run.put("kl/old", logu(rng, 1e-4, 5e-3) * np.exp(run.noise(0.2, tails=False)))
+    run.put("kl/sampler", logu(rng, 1e-5, 1e-3) * np.exp(run.noise(0.2, tails=False)))
     run.put("stale/mean", np.zeros(n) if rng.integers(2) else np.clip(u(rng, 0.5, 2) + run.noise(0.2), 0, None))
-    run.put("time/step", logu(rng, 1, 300) * np.exp(run.noise(0.1)))
+    run.put("time/step", logu(rng, 1, 300) * np.exp(run.noise(0.1, tails=False)))
     run.put("wait/trainer_for_groups", run.get("time/step") * u(rng, 0.05, 0.3))
     run.put("mem/rss_bytes", logu(rng, 1e9, 5e10) * (1 + 0.2 * (1 - np.exp(-t / 0.03)) + run.noise(0.005)))
     run.put("rollouts/asked", np.full(n, 256.0))
@@ -168,7 +172,7 @@ def agents(run: Run, course: Values) -> None:
 def sawtooth(run: Run, amplitude: float) -> None:
     period = int(run.rng.integers(4, max(5, min(20, run.n // 7)) + 1))
     phase = np.arange(run.n) % period
-    run.put("kl/old", 1e-3 * (1 + phase) * np.exp(run.noise(0.2)))
+    run.put("kl/old", 1e-3 * (1 + phase) * np.exp(run.noise(0.2, tails=False)))
     at, values = run.series["reward/mean"]
     run.series["reward/mean"] = (at, values - amplitude * run.scale * phase / period)
     run.put("stale/mean", phase.astype(float))
@@ -196,7 +200,7 @@ def undelivered(run: Run) -> None:
         version[: run.n // 6] = np.minimum(np.arange(run.n // 6), 3)
         run.put("version/sampled/mean", version)
     else:
-        run.put("kl/old", 1e-3 * (1 + u(run.rng, 20, 200) * run.t) * np.exp(run.noise(0.1)))
+        run.put("kl/old", 1e-3 * (1 + u(run.rng, 20, 200) * run.t) * np.exp(run.noise(0.1, tails=False)))
     run.also = frozenset({"no_learning", "too_stale", "sampler_mismatch"})
 
 
@@ -246,12 +250,12 @@ def _old(run: Run) -> None:
         top = min(u(run.rng, 6, 30), 0.5 * run.n)
         run.put("stale/mean", np.clip(top * run.t + run.noise(0.3), 0, None))
     else:
-        run.put("kl/old", u(run.rng, 0.25, 2) * np.exp(run.noise(0.2)))
+        run.put("kl/old", u(run.rng, 0.25, 2) * np.exp(run.noise(0.2, tails=False)))
 
 
 def _mismatch(run: Run) -> None:
     if run.rng.integers(2):
-        run.put("kl/sampler", u(run.rng, 0.03, 0.5) * np.exp(run.noise(0.2)))
+        run.put("kl/sampler", u(run.rng, 0.03, 0.5) * np.exp(run.noise(0.2, tails=False)))
     else:
         run.put("kl/sampler", 2e-3 * np.exp(np.log(u(run.rng, 10, 60)) * run.t + run.noise(0.2)))
 
@@ -346,13 +350,13 @@ NEAR: dict[str, Callable[[Run], None]] = {
     "zero_signal": lambda r: fill(r, "signal/zero_groups_frac", 0.3, u(r.rng, 0.5, 0.7), 0.03),
     "truncation": lambda r: fill(r, "len/truncated_frac", 0.02, 0.06, 0.01),
     "length_explosion": lambda r: (mult(r, "len/response/mean", 1 + r.t), settle(r, "length_growth")),
-    "sampler_mismatch": lambda r: r.put("kl/sampler", 2e-3 * np.exp(r.noise(0.3))),
+    "sampler_mismatch": lambda r: r.put("kl/sampler", 2e-3 * np.exp(r.noise(0.3, tails=False))),
     "too_stale": lambda r: r.put("stale/mean", np.clip(3 + r.noise(0.5), 0, None)),
     "negatives_dominate": lambda r: r.put("signal/token_advantage", -0.03 + r.noise(0.02)),
     "clip_saturated": lambda r: r.put("clip/frac", np.clip(0.15 + r.noise(0.03), 0, 1)),
     "clip_stuck": lambda r: r.put("clip/frac", np.zeros(r.n)),
-    "gradient_spikes": lambda r: r.put("opt/grad_norm", np.exp(r.noise(0.45))),
-    "kl_spikes": lambda r: mult(r, "kl/ref", np.exp(r.noise(0.2))),
+    "gradient_spikes": lambda r: r.put("opt/grad_norm", np.exp(r.noise(0.45, tails=False))),
+    "kl_spikes": lambda r: mult(r, "kl/ref", np.exp(r.noise(0.2, tails=False))),
     "lr_zero": lambda r: r.put("opt/lr", 1e-6 * (1 - r.t)),
     "serial_collapse": lambda r: agents(r, 8 - 2.5 * r.t),
     "spurious_parallelism": lambda r: agents(r, 7 * np.exp(0.8 * r.t)),

@@ -41,7 +41,7 @@ class Wanted:
     first: int
     last: int
     kind: str
-    """``status:reward_timeout``, ``longest``, ``truncated``, ``highest``, ``lowest``."""
+    """``status:reward_timeout``, ``lost``, ``longest``, ``truncated``, ``highest``, ``lowest``."""
 
 
 @dataclass(frozen=True, slots=True)

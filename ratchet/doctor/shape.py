@@ -14,7 +14,7 @@ GAIN = 0.1
 RELATIVE = 0.25
 """Or this share of where it began: from 4 % to 8 % right is a success on hard tasks."""
 FALLING = 1e-3
-"""p of a trend that counts as a loss by itself. Strict, because a stretch that begins at a peak falls a little anyway."""
+"""p of a trend that counts as a loss by itself; strict, because what begins at a peak falls a little anyway."""
 LEAST = 0.02
 """But never less than this share of the scale."""
 

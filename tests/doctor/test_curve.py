@@ -17,13 +17,14 @@ def ar(rng: np.random.Generator, n: int, rho: float, sigma: float) -> np.ndarray
 
 @pytest.mark.parametrize("rho", [0.0, 0.4, 0.7])
 def test_noise_and_its_correlation_are_estimated_under_a_trend_a_jump_and_spikes(rho: float) -> None:
-    rng = np.random.default_rng(1)
-    t = np.linspace(0, 1, 400)
-    y = 5 * t + 3 * (t > 0.7) + ar(rng, 400, rho, 0.2)
-    y[[50, 120, 333]] += 40
-    sigma, found = curve_of("x", "x", np.arange(400), y).noise
-    assert sigma == pytest.approx(0.2, rel=0.35)
-    assert found == pytest.approx(rho, abs=0.2)
+    t, found = np.linspace(0, 1, 400), []
+    for seed in range(8):
+        y = 5 * t + 3 * (t > 0.7) + ar(np.random.default_rng(seed), 400, rho, 0.2)
+        y[[50, 120, 333]] += 40
+        found.append(curve_of("x", "x", np.arange(400), y).noise)
+    sigma, correlation = np.mean(found, axis=0)
+    assert sigma == pytest.approx(0.2, rel=0.2)
+    assert correlation == pytest.approx(rho, abs=0.1)
 
 
 def test_a_long_series_is_averaged_to_blocks_that_know_their_steps() -> None:
