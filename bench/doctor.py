@@ -329,16 +329,24 @@ def main() -> None:
     print("false alarms", [(r["seed"], r["found"]) for r in results
                            if r["kind"] == "well" and set(r["found"].values()) - {"info"}])  # fmt: skip
     report["recorded"] = recorded()
-    if args.early:
-        report["early"] = early_warning(base, args.early)
+    keep(report, args.tune)
     if args.rldoctor:
         report["rldoctor"] = beside(results, *by_rldoctor(args.rldoctor, everything))
+        keep(report, args.tune)
+    if args.early:
+        report["early"] = early_warning(base, args.early)
+        keep(report, args.tune)
     if args.runs:
         from doctor_faults import trained
 
         report["runs"] = trained()
+        keep(report, args.tune)
     print(written(report))
-    if not args.tune:
+
+
+def keep(report: Mapping[str, Any], tune: bool) -> None:
+    """Write what has been measured so far, unless it is the set that thresholds are chosen on."""
+    if not tune:
         OUT.mkdir(exist_ok=True)
         (OUT / "doctor.json").write_text(json.dumps(report, indent=1) + "\n")
         (OUT / "doctor.md").write_text(written(report))
