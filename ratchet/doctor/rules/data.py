@@ -108,16 +108,17 @@ def _runaway(evidence: Evidence) -> Iterator[Finding]:
 
 
 def _spent(evidence: Evidence) -> Iterator[Finding]:
-    for name, bad, told in (
-        ("correction/ess_frac", lambda level: level < FEW_LEFT, "the effective share of a batch"),
-        ("kl/old", lambda level: level > FAR, "the KL to the policy that sampled"),
+    for name, sign, bound, told in (
+        ("correction/ess_frac", DOWN, FEW_LEFT, "the effective share of a batch"),
+        ("kl/old", UP, FAR, "the KL to the policy that sampled"),
     ):
         curve = evidence.curve(name)
         if curve is None:
             continue
         first = len(curve) - curve.window(0.2)
         level = curve.level(first, len(curve))
-        if not bad(level) or not bad(float(np.median(curve.y[first:]))):
+        middle = float(np.median(curve.y[first:]))
+        if sign * (level - bound) <= 0 or sign * (middle - bound) <= 0:
             continue
         reward = evidence.reward
         fell = reward is not None and reward.lost > max(reward.worth, 0.25 * reward.gain) and reward.curve.counts(
