@@ -45,8 +45,9 @@ def draw_panel(axes: Axes, panel: Panel, events: Sequence[Event], *, named: bool
 
 
 def sign(text: str) -> str:
-    """Return a text that matplotlib shows as it stands: ``$`` begins no formula, ``_`` hides no legend entry."""
-    plain = text.replace("$", r"\$")
+    """Return a text that matplotlib shows as it stands: ``$`` begins no formula, ``_`` hides no legend entry, and what
+    cannot be printed is a space."""
+    plain = "".join(c if c.isprintable() or c == "\n" else " " for c in text).replace("$", r"\$")
     return f" {plain}" if plain.startswith("_") else plain
 
 
