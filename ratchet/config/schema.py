@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ratchet.config.combinations import refused
 from ratchet.config.curve import PositiveCurve, WholeCurve
+from ratchet.config.guard import GuardSection
 from ratchet.config.learning import (
     AlgorithmSection,
     CurriculumSection,
@@ -253,6 +254,7 @@ class RunConfig(Section):
     sandbox: SandboxSection = Field(default_factory=SandboxSection)
     eval: EvalSection = Field(default_factory=EvalSection)
     record: RecordSection = Field(default_factory=RecordSection)
+    guard: GuardSection = Field(default_factory=GuardSection)
 
     @property
     def train_prompts(self) -> int:

@@ -32,6 +32,7 @@ from ratchet.policy.policy import Policy
 from ratchet.run.checkpoint import RunState, checkpoint_path
 from ratchet.run.curriculum import Curriculum, check_problems
 from ratchet.run.frozen import Frozen
+from ratchet.run.guard import Guard, Watching
 from ratchet.run.observer import Observer
 from ratchet.run.positives import Positives, check_positives
 from ratchet.run.source import Source, explorer_of
@@ -72,6 +73,7 @@ class Parts:
     positives: Positives
     schedule: Schedule
     sync: MemorySync
+    guard: Guard
     waits: Waits
     observer: Observer
     engine_use: asyncio.Lock
@@ -152,7 +154,7 @@ def assemble(
     state: RunState,
     table: GroupTable,
     recorded: RecordedGroups | None,
-    observer: Observer,
+    watching: Watching,
 ) -> Parts:
     """Return the parts of a run, wired. `table` stands where `state` stands; `recorded` takes the explorer's place."""
     policy = models.policy
@@ -186,8 +188,9 @@ def assemble(
         positives=Positives(config.positives, store, seed=seed, step=state.step),
         schedule=schedule,
         sync=MemorySync(engine, wanted, at_once=config.sync.partial_rollouts),
+        guard=Guard(config, store, schedule, watching, step=state.step),
         waits=Waits(lambda: None),
-        observer=observer,
+        observer=watching.observer,
         engine_use=asyncio.Lock(),
         training=asyncio.Lock(),
         thread=_trainer_thread() if config.train.overlap else None,
