@@ -1,7 +1,7 @@
 """The command ``ratchet``: its subcommands in the order people need them, and how errors end it.
 
-Exit codes: 0 fine, 1 a run failed, 2 the user's input cannot be used. Each subcommand imports what it needs when it
-runs, so that help stays quick.
+Exit codes: 0 fine, 1 a run failed, 2 the user's input cannot be used; `doctor` adds 3 and 4. Each subcommand imports
+what it needs when it runs, so that help stays quick.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ for _command in (
     looking.chart,
     looking.compare,
     looking.logs,
+    looking.doctor,
     playing.export,
 ):
     main.add_command(_command)

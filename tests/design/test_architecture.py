@@ -22,7 +22,7 @@ SHELF = {
     "core": 0,
     "config": 1, "algorithms": 1, "kernels": 1, "rewards": 1, "sandbox": 1, "store": 1,
     "policy": 2, "engines": 2, "environments": 2, "charts": 2, "logs": 2,
-    "buffer": 3, "explore": 3, "train": 3,
+    "buffer": 3, "explore": 3, "train": 3, "doctor": 3,
     "run": 4,
     "cli": 5,
 }  # fmt: skip
@@ -143,7 +143,7 @@ def test_torch_stays_out_of_core_but_for_the_batch_and_out_of_config_and_the_sto
 
 @pytest.mark.parametrize(
     "module",
-    ["ratchet", "ratchet.config.read", "ratchet.store.run_store", "ratchet.cli.main", "ratchet.logs.read"],
+    ["ratchet", "ratchet.config.read", "ratchet.store.run_store", "ratchet.cli.main", "ratchet.logs.read", "ratchet.doctor.diagnose"],
 )
 def test_importing_it_loads_no_torch(module: str) -> None:
     code = f"import {module}, sys; print('torch' in sys.modules)"
@@ -163,7 +163,8 @@ def test_importing_the_package_loads_nothing_else() -> None:
         ("transformers", set()),
         ("ray", set()),
         ("matplotlib", {"charts"}),
-        ("scipy", {"charts"}),
+        ("scipy", {"charts", "doctor"}),
+        ("ruptures", {"doctor"}),
         ("sqlalchemy", {"buffer"}),
         ("rich", {"cli"}),
         ("click", {"cli"}),
