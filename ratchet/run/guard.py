@@ -8,7 +8,7 @@ rows, so a resumed run decides what the killed one would have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,21 +21,22 @@ from ratchet.run.observer import Observer
 from ratchet.run.remedy import Remedy, choose_remedy
 from ratchet.store.run_store import Row, RunStore
 
-Severity = Literal["info", "warning", "error"]
-
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
     """A finding as the guard needs it."""
 
     rule: str
-    severity: Severity
+    severity: str
+    """info, warning or error."""
     metric: str
     first: int
     """Step at which it began, as far as can be told."""
     sentence: str
     remedies: tuple[str, ...] = ()
     """Names of remedies that fit its causes, most likely first."""
+    helps: bool = True
+    """Whether going back to earlier weights could help."""
 
 
 Diagnose = Callable[[RunConfig, Sequence[Row]], Sequence[Alarm]]
@@ -94,12 +95,12 @@ class Guard:
                 self._told.add((event["rule"], event["severity"]))
                 self.kept |= set(event.get("kept", ()))
 
-    def decide(self, step: int, row: Row) -> Decision | None:
+    def decide(self, step: int, row: Mapping[str, Any]) -> Decision | None:
         """Return what the loops must do after a step, if anything. Events and notes are written here."""
         guard = self._config.guard
         if not guard.enabled:
             return None
-        self._rows.append(row)
+        self._rows.append(dict(row))
         if step < guard.start or step % guard.every:
             return None
         alarms = [a for a in self._diagnose(self._config, self._rows) if (a.rule, a.severity) not in self._told]
@@ -152,6 +153,8 @@ class Guard:
         if alarm.severity == "info":
             return "note"
         action = guard.on_error if alarm.severity == "error" else guard.on_warning
+        if action == "rollback" and not alarm.helps:
+            return "keep"
         if action == "rollback" and len(self._turned) >= guard.rollbacks:
             return guard.then
         return action

@@ -27,6 +27,7 @@ from ratchet.environments.table import UsesSandbox, close_environment
 from ratchet.explore.recorded import RecordedGroups
 from ratchet.policy.policy import Policy
 from ratchet.rewards.probe import probe, verdict
+from ratchet.run.alarms import online_alarms
 from ratchet.run.changes import Change, accept, changes
 from ratchet.run.checkpoint import Checkpoint, RunState, checkpoint_path, newest_sound, read_checkpoint
 from ratchet.run.finish import finish
@@ -56,11 +57,6 @@ from ratchet.run.turning import clear_away, declare, pending
 from ratchet.run.warm_start import warm_started
 from ratchet.store.run_store import Row, RunStore
 
-
-def _NONE(config, table):
-    return []
-
-
 PROBED_TASKS = 8
 """Tasks the reward probe asks about before the first step."""
 
@@ -74,7 +70,7 @@ class RunResult:
     """False when it was stopped before its last step."""
 
 
-def train(config: RunConfig, observer: Observer | None = None, *, diagnose: Diagnose = _NONE) -> RunResult:
+def train(config: RunConfig, observer: Observer | None = None, *, diagnose: Diagnose = online_alarms) -> RunResult:
     """Run a config from its beginning to its end. Raises `ConfigError` or `RunError`.
 
     `diagnose` is what the guard goes by, if the config enables it: the doctor's online rules, or others.
@@ -114,7 +110,7 @@ def resume(
     *,
     words: Sequence[str] = (),
     accept_changes: bool = False,
-    diagnose: Diagnose = _NONE,
+    diagnose: Diagnose = online_alarms,
 ) -> RunResult:
     """Go on with a run from its newest sound checkpoint. Raises `ConfigError` or `RunError`.
 
@@ -180,6 +176,7 @@ def _resumed(store: RunStore, watching: Watching, words: Sequence[str], accept_c
 def _turned_back(parts: Parts, turn: TurnBack, watching: Watching) -> Parts:
     """Return the parts of a run that goes on from an earlier checkpoint, with what the guard changes."""
     store = parts.store
+    gc.unfreeze()  # the parts of the past can go
     declare(store, parts.state.step, turn)
     row = pending(store)
     assert row is not None
@@ -228,7 +225,7 @@ def _reassembled(
         store.append_event("config_changed", state.step, changes=[c._asdict() for c in found])
         observer.note(f"Changed, and recorded: {'; '.join(map(str, found))}")
     known = {int(version): made for version, made in state.fingerprints.items()}
-    kept = table.rewind(state.step, known, past=config.buffer.kind == "replay")
+    kept = table.rewind(state.step, known, past=config.buffer.kind == "replay", ahead=turn is None)
     parts = assemble(config, algorithm, store, models, plan, environment, state, table, recorded, watching)
     parts.trainer.restore(saved.optimiser, moments=turn is None or not turn.get("fresh_optimiser"))
     parts.fingerprints |= known
@@ -308,6 +305,8 @@ def _drive(parts: Parts, watching: Watching) -> RunResult:
         ended = asyncio.run(_until_stopped(parts))
         while isinstance(ended, TurnBack):
             parts = _turned_back(parts, ended, watching)
+            gc.collect()
+            gc.freeze()
             ended = asyncio.run(_until_stopped(parts))
     except BaseException as error:  # recorded for the one who looks later, then handed on
         kind = "failed" if isinstance(error, RatchetError) else "crashed"

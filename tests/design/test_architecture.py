@@ -143,7 +143,14 @@ def test_torch_stays_out_of_core_but_for_the_batch_and_out_of_config_and_the_sto
 
 @pytest.mark.parametrize(
     "module",
-    ["ratchet", "ratchet.config.read", "ratchet.store.run_store", "ratchet.cli.main", "ratchet.logs.read", "ratchet.doctor.diagnose"],
+    [
+        "ratchet",
+        "ratchet.config.read",
+        "ratchet.store.run_store",
+        "ratchet.cli.main",
+        "ratchet.logs.read",
+        "ratchet.doctor.diagnose",
+    ],
 )
 def test_importing_it_loads_no_torch(module: str) -> None:
     code = f"import {module}, sys; print('torch' in sys.modules)"

@@ -122,6 +122,13 @@ def test_with_stale_samplers_it_goes_back_to_weights_that_were_seen_to_work(conf
     assert turn["to"] == 2
 
 
+def test_what_was_sampled_by_the_settings_before_is_sampled_anew(config: Config, tmp_path: Path) -> None:
+    words = ("sync.interval={kind='steps', values={0=1, 2=4}}", "guard.remedies=['sync']", "train.steps=7")
+    train(config(*GUARD, *words), diagnose=Once(6))
+    assert [row["stale/max"] for row in rows(tmp_path / "run")] == [0, 0, 0, 0, 0, 0, 0]
+    assert [row["stale/max"] for row in RunStore.open(tmp_path / "run").abandoned()[0]] == [0, 1, 2, 3, 0]
+
+
 def test_where_turning_back_has_not_helped_it_goes_further_back_and_then_stops(config: Config, tmp_path: Path) -> None:
     class Again(At):
         def __call__(self, config: RunConfig, table: Sequence[Row]) -> list[Alarm]:
