@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ratchet.config.combinations import refused
 from ratchet.config.curve import PositiveCurve, WholeCurve
+from ratchet.config.guard import GuardSection
 from ratchet.config.learning import (
     AlgorithmSection,
     CurriculumSection,
@@ -255,6 +256,7 @@ class RunConfig(Section):
     eval: EvalSection = Field(default_factory=EvalSection)
     record: RecordSection = Field(default_factory=RecordSection)
     log: LogSection = Field(default_factory=LogSection)
+    guard: GuardSection = Field(default_factory=GuardSection)
 
     @property
     def train_prompts(self) -> int:

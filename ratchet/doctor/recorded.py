@@ -25,13 +25,14 @@ def run_folder(source: Path) -> Path | None:
 
 def settings_of(store: RunStore) -> dict[str, Any]:
     """Return the settings of a run, flat: ``algorithm.lr`` -> 0.001. What the recipe leaves out is left out."""
-    return dict(_flat(store.config_tree(), ""))
+    return dict(flat(store.config_tree()))
 
 
-def _flat(tree: Mapping[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Yield nested settings by their dotted names."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

@@ -36,11 +36,13 @@ from ratchet.run.changes import settings_of
 from ratchet.run.checkpoint import RunState, checkpoint_path
 from ratchet.run.curriculum import Curriculum, check_problems
 from ratchet.run.frozen import Frozen
+from ratchet.run.guard import Guard
 from ratchet.run.observer import Observer
 from ratchet.run.positives import Positives, check_positives
 from ratchet.run.source import Source, explorer_of
 from ratchet.run.sync import MemorySync
 from ratchet.run.waiting import Waits
+from ratchet.run.watching import Watching
 from ratchet.store.run_store import RunStore
 from ratchet.train.trainer import Trainer
 
@@ -56,14 +58,6 @@ class Models:
     reference: Decoder | None
     """The starting policy, which the KL is measured to."""
     teacher: Decoder | None
-
-
-@dataclass(frozen=True, slots=True)
-class Told:
-    """Who is told how the run goes."""
-
-    observer: Observer
-    loggers: Sequence[Named]
 
 
 @dataclass(slots=True)
@@ -84,6 +78,7 @@ class Parts:
     positives: Positives
     schedule: Schedule
     sync: MemorySync
+    guard: Guard
     waits: Waits
     observer: Observer
     loggers: Loggers
@@ -165,7 +160,7 @@ def assemble(
     state: RunState,
     table: GroupTable,
     recorded: RecordedGroups | None,
-    told: Told,
+    watching: Watching,
 ) -> Parts:
     """Return the parts of a run, wired. `table` stands where `state` stands; `recorded` takes the explorer's place."""
     policy = models.policy
@@ -199,13 +194,14 @@ def assemble(
         positives=Positives(config.positives, store, seed=seed, step=state.step),
         schedule=schedule,
         sync=MemorySync(engine, wanted, at_once=config.sync.partial_rollouts),
+        guard=Guard(config, store, schedule, watching.diagnose, watching.observer, step=state.step),
         waits=Waits(lambda: None),
-        observer=told.observer,
+        observer=watching.observer,
         engine_use=asyncio.Lock(),
         training=asyncio.Lock(),
         thread=_trainer_thread() if config.train.overlap else None,
         state=state,
-        loggers=_loggers(config, store, told.loggers),
+        loggers=watching.running or _loggers(config, store, watching.loggers),
     )
     parts.waits = Waits(lambda: _tell(parts))
     return parts

@@ -184,11 +184,11 @@ class Trainer:
         out |= {f"reward/{name}": value for name, value in self._shaper.state().items()}
         return out | {"sampled_by": torch.tensor([self._sampled_by])}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` returned."""
+    def restore(self, state: Mapping[str, Tensor], *, moments: bool = True) -> None:
+        """Continue from what `state` returned; without `moments` the optimiser begins anew."""
         names = [n for n, _ in self.policy.decoder.named_parameters()]
         entries: dict[int, dict[str, Tensor]] = {}
-        for name, value in _under("optimiser/", state).items():
+        for name, value in _under("optimiser/", state).items() if moments else ():
             parameter, _, key = name.rpartition("/")
             entries.setdefault(names.index(parameter), {})[key] = value
         self.optimiser.load_state_dict({"state": entries, "param_groups": self.optimiser.state_dict()["param_groups"]})
