@@ -12,6 +12,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ratchet.charts.text import printable
 from ratchet.core.errors import RunError
 
 if TYPE_CHECKING:
@@ -144,6 +145,7 @@ def write_figure(figure: Figure, title: str, caption: str, stem: Path) -> list[P
     """
     import matplotlib
 
+    title, caption = printable(title), printable(caption)
     # Not with_suffix: a run may be called "judge-0.5".
     png, svg, text = (stem.with_name(f"{stem.name}.{ending}") for ending in ("png", "svg", "txt"))
     try:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ratchet.charts.canvas import DASHES, Curve, Event, Line, Panel
+from ratchet.charts.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +48,7 @@ def draw_panel(axes: Axes, panel: Panel, events: Sequence[Event], *, named: bool
 def sign(text: str) -> str:
     """Return a text that matplotlib shows as it stands: ``$`` begins no formula, ``_`` hides no legend entry, and what
     cannot be printed is a space."""
-    plain = "".join(c if c.isprintable() or c == "\n" else " " for c in text).replace("$", r"\$")
+    plain = printable(text).replace("$", r"\$")
     return f" {plain}" if plain.startswith("_") else plain
 
 
