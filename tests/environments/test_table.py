@@ -100,7 +100,7 @@ def test_a_bad_option_is_named_with_its_value_and_what_is_allowed(options: dict[
 
 
 def test_a_required_option_is_asked_for() -> None:
-    assert "environment.path is required (JSONL, JSON, CSV or Parquet file" in told("questions")
+    assert "environment.path is required (JSONL, JSON, CSV" in told("questions")
     assert "environment.task is required (Name of the task" in told("reasoning_gym")
 
 
