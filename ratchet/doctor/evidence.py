@@ -119,6 +119,18 @@ class Evidence:
         """Return a setting of a run of ours, or None."""
         return self.settings.get(name)
 
+    @property
+    def planned_age(self) -> float:
+        """Return how many steps behind the trainer samples may be as the settings of a run of ours ask for; else 0.
+
+        A sampler that is refreshed every i steps, and may run o steps ahead, samples with weights up to i - 1 + o old.
+        """
+        interval, offset = self.setting("sync.interval"), self.setting("sync.offset") or 0
+        if not isinstance(interval, int | float):
+            parts = [value for name, value in self.settings.items() if name.startswith("sync.interval.")]
+            interval = max((float(v) for v in parts if isinstance(v, int | float)), default=1.0)
+        return float(interval) - 1 + float(offset)
+
     def prefix(self, step: int) -> Evidence:
         """Return what was known after a step, for rules that run during training."""
         cut = {}

@@ -83,7 +83,7 @@ def too_stale(evidence: Evidence) -> Iterator[Finding]:
 
 def _runaway(evidence: Evidence) -> Iterator[Finding]:
     curve = evidence.first_of("stale/mean", "stale/max")
-    if curve is None or len(curve) < 20:
+    if curve is None or len(curve) < 20 or float(curve.y.max()) <= evidence.planned_age:
         return
     n = len(curve)
     early, half = curve.level(n // 10, n // 4 + 1), n // 2

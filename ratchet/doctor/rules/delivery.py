@@ -129,6 +129,8 @@ def _age_grows(evidence: Evidence) -> Finding | None:
         if here is None or curve is None:
             continue
         steps, values = here
+        if values.max() <= evidence.planned_age:
+            continue  # as asked for
         rate = np.diff(values) / np.maximum(np.diff(steps), 1)
         falls = np.flatnonzero(rate < 0.5)
         first = int(falls[-1]) + 1 if len(falls) else 0
