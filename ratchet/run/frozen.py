@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ratchet.config.schema import RunConfig
+from ratchet.config.schema import LoraSection, RunConfig
 from ratchet.core.errors import ConfigError
 from ratchet.core.protocols import Sampling
 from ratchet.core.shape import ModelShape
@@ -50,9 +50,12 @@ class Frozen:
             raise ConfigError(
                 f'subagent.policy = "{agent.policy}" is no folder. Name a Hugging Face checkpoint, "start", or a URL.'
             )
-        policy = Policy.load(folder, device=self.device, dtype=self.config.policy.dtype)
+        asked = self.config.policy.model_copy(update={"chat_template": "", "lora": LoraSection()})
+        policy = Policy.load(folder, device=self.device, dtype=self.config.policy.dtype, asked=asked)
         context = min(self.config.policy.context or policy.shape.context, policy.shape.context)
-        engine = local_engine(policy, context=context, max_rows=self.config.engine.max_rows)
+        engine = local_engine(
+            policy, context=context, max_rows=self.config.engine.max_rows, name=self.config.engine.name
+        )
         engine.load(policy.weights(), 0, policy.fingerprint())
         self.shape = policy.shape
         return EngineSpeaker(engine, policy.tokenizer, sampling, context)

@@ -25,7 +25,9 @@ from ratchet.core.protocols import Environment
 from ratchet.core.task import Split
 from ratchet.environments.table import UsesSandbox, close_environment
 from ratchet.explore.recorded import RecordedGroups
-from ratchet.policy.policy import Policy
+from ratchet.policy.adapter import snapshot_of
+from ratchet.policy.hosted import HostedDecoder
+from ratchet.policy.policy import FrozenNetwork, Policy
 from ratchet.rewards.probe import probe, verdict
 from ratchet.run.changes import Change, accept, changes
 from ratchet.run.checkpoint import Checkpoint, RunState, checkpoint_path, newest_sound, read_checkpoint
@@ -33,6 +35,7 @@ from ratchet.run.finish import finish
 from ratchet.run.lock import alone
 from ratchet.run.loops import checkpoint, remove_old_checkpoints, run_loops
 from ratchet.run.machine import describe_environment
+from ratchet.run.model import rehearse, tell_model
 from ratchet.run.observer import Observer, Silent
 from ratchet.run.parts import (
     Models,
@@ -41,12 +44,13 @@ from ratchet.run.parts import (
     buffer_name,
     buffer_table,
     check_buffer,
+    check_critic,
     choose_device,
     fresh_policy,
-    frozen_copy,
     make_algorithm,
     make_environment,
     plan_for,
+    saved_policy,
     teacher_of,
 )
 from ratchet.run.source import recorded_groups
@@ -76,6 +80,7 @@ def train(config: RunConfig, observer: Observer | None = None) -> RunResult:
     environment = make_environment(config)
     try:
         policy = fresh_policy(config, environment)
+        check_critic(algorithm, policy)
         plan = plan_for(config, policy, environment)
         recorded = recorded_groups(config, policy)
         teacher = teacher_of(config, algorithm, policy)
@@ -86,12 +91,14 @@ def train(config: RunConfig, observer: Observer | None = None) -> RunResult:
         store = RunStore.create(folder, config.model_dump(mode="json"), plan.as_json(), describe_environment())
         observer.note(f"Run: {folder}")
         with alone(folder):
-            models = Models(policy, frozen_copy(policy) if config.train.reference_kl else None, teacher)
+            models = Models(policy, policy.frozen() if config.train.reference_kl else None, teacher)
             parts = _assembled(config, algorithm, store, models, plan, environment, recorded, observer)
             parts.store.append_event("reward_probe", 0, rows=probed)
             if isinstance(environment, UsesSandbox):
                 parts.store.append_event("sandbox", 0, **config.sandbox.model_dump(mode="json"))
             checkpoint(parts)
+            tell_model(parts)
+            rehearse(parts)
             return _drive(parts)
     finally:
         close_environment(environment)
@@ -152,7 +159,9 @@ def _resumed(store: RunStore, observer: Observer, words: Sequence[str], accept_c
         return RunResult(folder, finished=True)
     environment = make_environment(config)
     try:
-        return _drive(_reassembled(config, store, saved, found, environment, observer))
+        parts = _reassembled(config, store, saved, found, environment, observer)
+        rehearse(parts)
+        return _drive(parts)
     finally:
         close_environment(environment)
 
@@ -172,16 +181,13 @@ def _reassembled(
     observer: Observer,
 ) -> Parts:
     """Return the parts of a run as they stood at a checkpoint; from here on it goes by `config`."""
-    device, dtype = choose_device(config), config.policy.dtype
-    algorithm = make_algorithm(config)
-    policy = Policy.load(saved.folder, device=device, dtype=dtype)
+    device, algorithm = choose_device(config), make_algorithm(config)
+    policy = saved_policy(config, saved.folder)
     if policy.fingerprint() != saved.state.fingerprint:
         raise RunError(
             f"{saved.folder}: the weights are not those of its state.json. Remove this folder and resume again."
         )
-    first = Policy.load(checkpoint_path(saved.folder.parent, 0), device=device, dtype=dtype)
-    reference = first.decoder.requires_grad_(False) if config.train.reference_kl else None
-    models = Models(policy, reference, teacher_of(config, algorithm, policy))
+    models = Models(policy, _first(config, policy, saved.folder.parent), teacher_of(config, algorithm, policy))
     recorded = recorded_groups(config, policy)
     plan = plan_for(config, policy, environment)
     state = replace(saved.state, asked=config.model_dump(mode="json"))
@@ -207,6 +213,17 @@ def _reassembled(
     if config.sync.partial_rollouts:
         observer.note("sync.partial_rollouts: what follows depends on timing and will not repeat bit for bit.")
     return parts
+
+
+def _first(config: RunConfig, policy: Policy, checkpoints: Path) -> FrozenNetwork | None:
+    """Return the policy that the run began with, which the KL is measured to."""
+    if not config.train.reference_kl:
+        return None
+    folder = checkpoint_path(checkpoints, 0)
+    if policy.origin.base is not None:  # the weights beneath the adapter are there already
+        assert isinstance(policy.decoder, HostedDecoder)
+        return snapshot_of(policy.decoder, folder)
+    return saved_policy(config, folder).decoder.requires_grad_(False)
 
 
 def set_threads(config: RunConfig) -> None:
