@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from ratchet.config.read import config_from_tree
 from ratchet.core.errors import ConfigError
 from ratchet.policy.policy import Precision
@@ -22,7 +20,7 @@ def export_model(run: Path, folder: Path, step: int | None, dtype: Precision = "
     if folder.exists() and any(folder.iterdir()):
         raise ConfigError(f"{folder} is not empty. Name a new folder.")
     path = chosen_checkpoint(run / "checkpoints", step)
-    policy = saved_policy(config_from_tree(RunStore.open(run).config_tree()), path, device=torch.device("cpu"))
+    policy = saved_policy(config_from_tree(RunStore.open(run).config_tree()), path, device="cpu")
     policy.export(folder, dtype=dtype)
     merged = " (adapter merged)" if policy.origin.base is not None else ""
     return (

@@ -94,6 +94,7 @@ def read_adapter(decoder: HostedDecoder, folder: Path) -> None:
         settings = peft.LoraConfig.from_pretrained(str(folder))
     except (ValueError, TypeError, OSError) as error:
         raise ModelError(f"{folder}: adapter_config.json cannot be read: {error}.") from None
+    settings.inference_mode = False
     _inject(peft, settings, decoder, 0)
     stored = adapter_tensors(folder)
     with torch.no_grad():
@@ -191,6 +192,7 @@ def _inject(peft: Any, settings: Any, decoder: HostedDecoder, seed: int) -> None
             peft.inject_adapter_in_model(settings, decoder.model, NAME)
         except ValueError as error:
             raise ModelError(f"policy.lora: {' '.join(str(error).split())[:400]}") from None
+    decoder.model.eval()
     for name, parameter in decoder.named_parameters():
         if parameter.requires_grad:
             assert ".lora_" in name, f"{name} would be trained and not saved"

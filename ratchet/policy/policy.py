@@ -189,9 +189,13 @@ class Policy:
         folder.mkdir(parents=True, exist_ok=True)
         stored, kind = self.stored_weights(self.weights()), torch.bfloat16 if dtype == "bfloat16" else torch.float32
         if self.shape.counted:  # its files may name and arrange weights in their own way
-            model = self.hosted()
-            model.copy_stored(stored)
-            model.model.to(kind).save_pretrained(folder)
+            model = self.decoder
+            if self.origin.base is not None or dtype != "float32":
+                model = self.hosted()
+                model.copy_stored(stored)
+                model.model.to(kind)
+            assert isinstance(model, HostedDecoder)
+            model.model.save_pretrained(folder)
         else:
             write_weights(stored, folder, kind)
             config = {k: v for k, v in self._config().items() if k not in ("torch_dtype", "quantization_config")}

@@ -1,4 +1,4 @@
-"""Reading and writing the ``config.json`` of a Hugging Face checkpoint. No torch."""
+"""Reading and writing the ``config.json`` of a Hugging Face checkpoint."""
 
 from __future__ import annotations
 

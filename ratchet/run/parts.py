@@ -122,14 +122,14 @@ def fresh_policy(config: RunConfig, environment: Environment) -> Policy:
     )
 
 
-def saved_policy(config: RunConfig, folder: Path | str, *, device: torch.device | None = None) -> Policy:
+def saved_policy(config: RunConfig, folder: Path | str, *, device: torch.device | str = "") -> Policy:
     """Return the policy of a checkpoint, or of another model folder, as the config wants models to be computed.
 
-    What a checkpoint holds itself is not asked for again: a chat template, an adapter.
+    It lives on the run's device unless another is named. What a checkpoint holds itself is not asked for again: a chat
+    template, an adapter.
     """
     asked = config.policy.model_copy(update={"chat_template": "", "lora": LoraSection()})
-    device = choose_device(config) if device is None else device
-    return Policy.load(folder, device=device, dtype=config.policy.dtype, asked=asked)
+    return Policy.load(folder, device=device or choose_device(config), dtype=config.policy.dtype, asked=asked)
 
 
 def plan_for(config: RunConfig, policy: Policy, environment: Environment) -> Plan:
