@@ -36,14 +36,15 @@ class _Cohort:
 class HostedRunner:
     """See `engines.runner.Runner` for what the methods promise."""
 
-    def __init__(self, decoder: HostedDecoder) -> None:
+    def __init__(self, decoder: HostedDecoder, *, cache: bool = True) -> None:
+        """`cache` says whether the key-value cache may be used where it is exact."""
         self._decoder, self._device = decoder, decoder.device
         self._cohorts: list[_Cohort] = []
         self._texts: dict[int, list[int]] = {}
         """The tokens of each open row; only without a cache."""
         self._next = 0
         self._cache_argument = next((a for a in ("cache", "past_key_values") if a in decoder.takes), "")
-        self.caches = bool(self._cache_argument) and self._cache_is_exact()
+        self.caches = cache and bool(self._cache_argument) and self._cache_is_exact()
         """Whether the key-value cache is used; else every row is computed anew for each token."""
 
     def load(self, weights: Mapping[str, Tensor]) -> None:

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.filterwarnings("default")
 
 TOKENS = np.random.default_rng(1).integers(0, 60, 30).tolist()
 KINDS: dict[str, tuple[dict[str, Any], bool, bool]] = {
-    # family: settings, whether logits are more than a product, whether its cache can be used
+    # family: settings, whether logits are more than a product, whether its cache must be found exact
     "gpt2": ({}, False, True),  # places are learned, the head is the embedding
     "phi": ({"partial_rotary_factor": 0.5, "hidden_act": "gelu_new"}, False, True),  # the head has a bias
     "gemma2": ({"sliding_window": 8, "hidden_activation": "gelu_pytorch_tanh"}, True, True),  # logits are capped
@@ -72,12 +72,16 @@ def test_log_probabilities_entropy_and_divergence_are_those_of_the_logits(both: 
     assert any(p.grad is not None and bool(p.grad.any()) for p in ours.decoder.parameters())
 
 
+@pytest.mark.parametrize("cache", [True, False])
 @torch.no_grad()
-def test_decoding_gives_the_logits_of_a_whole_pass(both: tuple[Policy, Any]) -> None:
+def test_decoding_gives_the_logits_of_a_whole_pass(both: tuple[Policy, Any], cache: bool) -> None:
     ours, theirs = both
-    runner = HostedRunner(ours.hosted())
+    runner = HostedRunner(ours.hosted(), cache=cache)
     runner.load(ours.stored_weights(ours.weights()))
-    assert runner.caches is KINDS[ours.shape.family][2]
+    if not cache:
+        assert not runner.caches
+    elif KINDS[ours.shape.family][2]:
+        assert runner.caches
     whole = theirs_of(theirs, TOKENS)
     rows, first = runner.prefill([np.array(TOKENS[:9]), np.array(TOKENS[:2])], [1, 2], room=20)
     torch.testing.assert_close(first, whole[[8, 1]], rtol=1e-4, atol=1e-4)
