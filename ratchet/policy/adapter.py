@@ -8,6 +8,7 @@ the base it belongs to; an export holds the merged model.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -186,7 +187,8 @@ def _plain(parameter: Tensor) -> Tensor:
 
 
 def _inject(peft: Any, settings: Any, decoder: HostedDecoder, seed: int) -> None:
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="fan_in_fan_out is set to False")  # found out by peft itself
         torch.manual_seed(derive(seed, "adapter") % 2**62)
         try:
             peft.inject_adapter_in_model(settings, decoder.model, NAME)

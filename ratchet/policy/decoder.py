@@ -75,6 +75,7 @@ class Decoder(nn.Module):
         x = torch.nn.functional.embedding(tokens, self.embedding)
         again = self.checkpointing and torch.is_grad_enabled()
         for i, layer in enumerate(self.layers):
+            assert isinstance(layer, Layer)
             if again:
                 x = checkpoint(self._through, layer, self.turns(i), x, layout, use_reentrant=False)
             else:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -109,7 +110,8 @@ class HostedDecoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.model.parameters()).device
+        first: Tensor = next(self.model.parameters())
+        return first.device
 
     @property
     def head(self) -> Tensor:
@@ -146,7 +148,9 @@ class HostedDecoder(nn.Module):
             )
         from transformers.modeling_layers import GradientCheckpointingLayer
 
-        self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        with warnings.catch_warnings():  # later versions have another name for it too, which earlier ones lack
+            warnings.simplefilter("ignore", FutureWarning)
+            self.model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         for layer in self.model.modules():
             # Only the layers themselves must think that they are being trained; dropout inside them must not.
             if isinstance(layer, GradientCheckpointingLayer):

@@ -42,7 +42,7 @@ class Passes:
         """Return the hidden state behind each trained token: (N, C). Its backward pass is counted here too."""
         forward = decoder.shape.forward_flops(len(one.tokens), one.pairs, 0)
         self.work.flops += forward * (3 if torch.is_grad_enabled() else 1)
-        return decoder(one.tokens, one.layout)[one.predictor]  # type: ignore[no-any-return]
+        return decoder(one.tokens, one.layout)[one.predictor]
 
     def stats(
         self,

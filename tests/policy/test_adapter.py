@@ -124,7 +124,7 @@ def test_weights_beneath_that_changed_are_found_out(tmp_path: Path) -> None:
         ("base.json", "{", "cannot be read"),
         ("base.json", '{"model": "/gone", "fingerprint": "", "four_bit": false}', "is not there any more"),
         ("adapter_model.safetensors", "", "is damaged or missing"),
-        ("adapter_config.json", "{}", "cannot be read"),
+        ("adapter_config.json", "{", "cannot be read"),
     ],
 )
 def test_a_saved_adapter_that_cannot_be_used_is_named(
