@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ratchet.cli.preview import lengths, preview
 from ratchet.cli.view import duration
 from ratchet.config.curve import at
 from ratchet.config.plan import Plan
@@ -10,6 +11,7 @@ from ratchet.config.schema import RunConfig
 from ratchet.core.task import Split
 from ratchet.environments.table import UsesSandbox, close_environment
 from ratchet.kernels.native import available, why_not
+from ratchet.loggers.table import make_loggers
 from ratchet.policy.policy import Policy
 from ratchet.policy.template import prefix_breaks
 from ratchet.run.model import computed_by
@@ -35,6 +37,7 @@ def explanation(config: RunConfig) -> str:
             *map(str, prefix_breaks(policy.tokenizer)),
             f"Environment: {environment.name}, {'tasks without end' if size is None else f'{size:,} tasks'}; a typical "
             f"prompt has {plan.prompt_tokens:,} tokens.",
+            lengths(environment, policy.tokenizer, plan.context_tokens, config.run.seed),
             _warm_start(config, cached),
             _batch(config, plan),
             _method(config),
@@ -50,6 +53,8 @@ def explanation(config: RunConfig) -> str:
             f"{duration(config.explore.rollout_timeout_s)}; a reward in its own process is killed at the environment's "
             "own limit. Both are counted.",
             _record(config, plan),
+            _told(config),
+            preview(environment, config.run.seed),
         ]
         return "\n".join(line for line in lines if line)
     finally:
@@ -194,6 +199,12 @@ def _record(config: RunConfig, plan: Plan) -> str:
         f"Kept: a checkpoint every {record.checkpoint_every} steps (the newest {record.keep_checkpoints}, the first "
         f"and the best), {'every rollout' if record.rollouts else 'no rollouts'}. Evaluation: {tested}."
     )
+
+
+def _told(config: RunConfig) -> str:
+    """Say who else is told of the run. Raises `ConfigError` where a library or a login is missing."""
+    make_loggers(config.log)
+    return f"Loggers: {', '.join(config.log.to)}, fed from the run's own files." if config.log.to else ""
 
 
 def _count(number: int) -> str:

@@ -11,7 +11,7 @@ import sys
 import click
 
 from ratchet import __version__
-from ratchet.cli.commands import looking, playing, training
+from ratchet.cli.commands import looking, making, playing, training
 from ratchet.cli.exits import EXIT_FAILED, EXIT_INPUT
 from ratchet.core.errors import ConfigError, RatchetError
 
@@ -70,6 +70,8 @@ for _command in (
     playing.evaluate,
     playing.play,
     playing.selfplay,
+    making.bugs,
+    playing.serve,
     looking.chart,
     looking.compare,
     looking.logs,

@@ -15,6 +15,7 @@ from ratchet.config.learning import (
     RewardSection,
     TrainSection,
 )
+from ratchet.config.loggers import LogSection
 from ratchet.config.section import Section
 
 
@@ -282,6 +283,7 @@ class RunConfig(Section):
     sandbox: SandboxSection = Field(default_factory=SandboxSection)
     eval: EvalSection = Field(default_factory=EvalSection)
     record: RecordSection = Field(default_factory=RecordSection)
+    log: LogSection = Field(default_factory=LogSection)
 
     @property
     def train_prompts(self) -> int:

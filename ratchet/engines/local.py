@@ -63,6 +63,8 @@ class _Live:
         self.top_k: Column = np.zeros(0, dtype=np.int64)
         self.special: Column = np.zeros(0, dtype=bool)
         """Rows with end tokens or stop strings of their own."""
+        self.told: Column = np.zeros(0, dtype=bool)
+        """Rows whose request wants to hear of each token."""
         self.tokens: Column = np.zeros((0, 0), dtype=np.int32)
         self.logprob: Column = np.zeros((0, 0), dtype=np.float32)
         self.log_kept: Column = np.zeros((0, 0), dtype=np.float32)
@@ -83,6 +85,7 @@ class _Live:
             "top_p": [s.top_p for s in sampling],
             "top_k": [s.top_k for s in sampling],
             "special": [bool(s.stop or s.stop_tokens) for s in sampling],
+            "told": [a.request.told is not None for a in asked],
         }
         for name, values in columns.items():
             old: Column = self.__dict__[name]
@@ -234,6 +237,9 @@ class LocalEngine:
         for column, values in zip((live.tokens, live.logprob, live.log_kept), drawn, strict=True):
             column[at] = values.cpu().numpy()
         live.length[rows] += 1
+        for i in np.flatnonzero(live.told[rows]) + (rows.start or 0):
+            if (told := live.asked[i].request.told) is not None:
+                told(int(live.tokens[i, live.length[i] - 1]))
         ended = np.zeros(len(live), dtype=bool)
         ended[rows] = np.isin(live.tokens[at], self._ends) | (live.length[rows] >= live.limit[rows])
         for i in np.flatnonzero(live.special[rows]) + (rows.start or 0):

@@ -25,6 +25,7 @@ from ratchet.core.protocols import Environment
 from ratchet.core.task import Split
 from ratchet.environments.table import UsesSandbox, close_environment
 from ratchet.explore.recorded import RecordedGroups
+from ratchet.loggers.table import make_loggers
 from ratchet.policy.adapter import snapshot_of
 from ratchet.policy.hosted import HostedDecoder
 from ratchet.policy.policy import FrozenNetwork, Policy
@@ -33,13 +34,14 @@ from ratchet.run.changes import Change, accept, changes
 from ratchet.run.checkpoint import Checkpoint, RunState, checkpoint_path, newest_sound, read_checkpoint
 from ratchet.run.finish import finish
 from ratchet.run.lock import alone
-from ratchet.run.loops import checkpoint, remove_old_checkpoints, run_loops
+from ratchet.run.loops import checkpoint, remove_old_checkpoints, run_loops, tell_loggers
 from ratchet.run.machine import describe_environment
 from ratchet.run.model import rehearse, tell_model
 from ratchet.run.observer import Observer, Silent
 from ratchet.run.parts import (
     Models,
     Parts,
+    Told,
     assemble,
     buffer_name,
     buffer_table,
@@ -77,6 +79,7 @@ def train(config: RunConfig, observer: Observer | None = None) -> RunResult:
     set_threads(config)
     algorithm = make_algorithm(config)
     check_buffer(config)
+    told = Told(observer, make_loggers(config.log))
     environment = make_environment(config)
     try:
         policy = fresh_policy(config, environment)
@@ -92,7 +95,7 @@ def train(config: RunConfig, observer: Observer | None = None) -> RunResult:
         observer.note(f"Run: {folder}")
         with alone(folder):
             models = Models(policy, policy.frozen() if config.train.reference_kl else None, teacher)
-            parts = _assembled(config, algorithm, store, models, plan, environment, recorded, observer)
+            parts = _assembled(config, algorithm, store, models, plan, environment, recorded, told)
             parts.store.append_event("reward_probe", 0, rows=probed)
             if isinstance(environment, UsesSandbox):
                 parts.store.append_event("sandbox", 0, **config.sandbox.model_dump(mode="json"))
@@ -125,7 +128,7 @@ def _assembled(
     plan: Plan,
     environment: Environment,
     recorded: RecordedGroups | None,
-    observer: Observer,
+    told: Told,
 ) -> Parts:
     """Return the parts of a run that begins."""
     policy = models.policy
@@ -133,7 +136,7 @@ def _assembled(
     name = buffer_name(config, store)
     state = RunState(0, 0, fingerprint, buffer=name, asked=config.model_dump(mode="json"))
     table = buffer_table(config, store, policy, name, create=True)
-    parts = assemble(config, algorithm, store, models, plan, environment, state, table, recorded, observer)
+    parts = assemble(config, algorithm, store, models, plan, environment, state, table, recorded, told)
     parts.fingerprints[0] = fingerprint
     parts.sync.offer(frozen(policy.weights(), 0, fingerprint))
     store.append_event("start", 0, parameters=plan.parameters, fingerprint=fingerprint)
@@ -157,9 +160,10 @@ def _resumed(store: RunStore, observer: Observer, words: Sequence[str], accept_c
     if saved.state.step >= config.train.steps and _has_ended(store):
         observer.note(f"{folder} is finished: all {config.train.steps} steps are done.")
         return RunResult(folder, finished=True)
+    told = Told(observer, make_loggers(config.log))
     environment = make_environment(config)
     try:
-        parts = _reassembled(config, store, saved, found, environment, observer)
+        parts = _reassembled(config, store, saved, found, environment, told)
         rehearse(parts)
         return _drive(parts)
     finally:
@@ -178,7 +182,7 @@ def _reassembled(
     saved: Checkpoint,
     found: Sequence[Change],
     environment: Environment,
-    observer: Observer,
+    told: Told,
 ) -> Parts:
     """Return the parts of a run as they stood at a checkpoint; from here on it goes by `config`."""
     device, algorithm = choose_device(config), make_algorithm(config)
@@ -195,10 +199,10 @@ def _reassembled(
     if found:
         store.replace_config(config.model_dump(mode="json"), plan.as_json(), step=state.step)
         store.append_event("config_changed", state.step, changes=[c._asdict() for c in found])
-        observer.note(f"Changed, and recorded: {'; '.join(map(str, found))}")
+        told.observer.note(f"Changed, and recorded: {'; '.join(map(str, found))}")
     known = {int(version): made for version, made in state.fingerprints.items()}
     kept = table.rewind(state.step, known, past=config.buffer.kind == "replay")
-    parts = assemble(config, algorithm, store, models, plan, environment, state, table, recorded, observer)
+    parts = assemble(config, algorithm, store, models, plan, environment, state, table, recorded, told)
     parts.trainer.restore(saved.optimiser)
     parts.fingerprints |= known
     parts.sync.offer(frozen(policy.weights(), state.version, state.fingerprint))
@@ -209,9 +213,9 @@ def _reassembled(
     remove_old_checkpoints(parts)  # a kill may have come between a checkpoint and this
     facts = {"checkpoint": saved.folder.name, "groups_kept": kept, "environment": describe_environment()}
     store.append_event("resume", state.step, **facts)
-    observer.note(f"Resuming {store.folder} at step {state.step} of {config.train.steps}")
+    told.observer.note(f"Resuming {store.folder} at step {state.step} of {config.train.steps}")
     if config.sync.partial_rollouts:
-        observer.note("sync.partial_rollouts: what follows depends on timing and will not repeat bit for bit.")
+        told.observer.note("sync.partial_rollouts: what follows depends on timing and will not repeat bit for bit.")
     return parts
 
 
@@ -282,10 +286,12 @@ def _drive(parts: Parts) -> RunResult:
         ended = asyncio.run(_until_stopped(parts))
     except BaseException as error:  # recorded for the one who looks later, then handed on
         kind = "failed" if isinstance(error, RatchetError) else "crashed"
+        _end_loggers(parts, finished=False)
         _record_end(parts, kind, {"error": str(error) or type(error).__name__, "trace": traceback.format_exc(limit=-6)})
         if isinstance(error, RunError):
             finish(store, parts.observer)
         raise
+    _end_loggers(parts, finished=ended)
     if ended:
         _record_end(parts, "finished", {"seconds": round(time.perf_counter() - started, 3)})
         finish(store, parts.observer)
@@ -322,6 +328,15 @@ async def _until_stopped(parts: Parts) -> bool:
         parts.buffer.close()
         if parts.thread is not None:
             parts.thread.shutdown()
+
+
+def _end_loggers(parts: Parts, *, finished: bool) -> None:
+    """Let the loggers catch up with what is on disk, and record what became of them."""
+    parts.loggers.end(finished=finished)
+    try:
+        tell_loggers(parts)
+    except RunError as error:  # the disk itself is the trouble: the run's own end says so
+        parts.observer.note(str(error))
 
 
 def _record_end(parts: Parts, kind: str, facts: Mapping[str, Any]) -> None:

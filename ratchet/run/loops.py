@@ -58,6 +58,7 @@ async def train_loop(p: Parts) -> None:
         await evaluate_if_due(p)
         checkpoint_if_due(p, row)
         p.observer.step(row, p.config.train.steps)
+        tell_loggers(p)
         await p.buffer.trained(k)
 
 
@@ -96,6 +97,7 @@ async def finish_step(p: Parts, k: int, taken: Taken, explored_s: float) -> Mapp
         "time/train": trained_s,
         "time/step": explored_s + trained_s,
         "mem/rss_bytes": float(resident_bytes()),
+        **p.loggers.metrics(),
     }
     p.store.append_metrics(row)
     return row
@@ -213,6 +215,17 @@ async def evaluate_if_due(p: Parts) -> None:
         async with p.engine_use:  # not while a batch is being sampled: its weights are not the ones to evaluate
             await evaluate(p)
     p.state = replace(p.state, evaluated_step=step)
+
+
+def tell_loggers(p: Parts) -> None:
+    """Ring for the loggers, and record what became of them; what they are told they read from the store."""
+    p.loggers.ring()
+    for notice in p.loggers.notices():
+        p.store.append_event(notice.kind, p.state.step, logger=notice.logger, what=notice.what)
+        if notice.kind == "logger_begun":
+            p.observer.note(f"Logger:     {notice.logger}, {notice.what}")
+        else:
+            p.observer.note(f"Logger {notice.logger}: {notice.what}. The run goes on; its own files hold everything.")
 
 
 def already_done(p: Parts) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,8 +29,11 @@ from ratchet.engines.local import LocalEngine
 from ratchet.environments.single_turn import Alphabet
 from ratchet.environments.table import UsesSandbox, build_environment
 from ratchet.explore.recorded import RecordedGroups
+from ratchet.loggers.logger import About
+from ratchet.loggers.table import Loggers, Named
 from ratchet.policy.hosted import HostedDecoder
 from ratchet.policy.policy import FrozenNetwork, Policy
+from ratchet.run.changes import settings_of
 from ratchet.run.checkpoint import RunState, checkpoint_path
 from ratchet.run.curriculum import Curriculum, check_problems
 from ratchet.run.frozen import Frozen
@@ -55,6 +59,14 @@ class Models:
     teacher: FrozenNetwork | None
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Who is told how the run goes."""
+
+    observer: Observer
+    loggers: Sequence[Named]
+
+
 @dataclass(slots=True)
 class Parts:
     """Everything the two loops use. The only mutable fields are the last two."""
@@ -75,6 +87,7 @@ class Parts:
     sync: MemorySync
     waits: Waits
     observer: Observer
+    loggers: Loggers
     engine_use: asyncio.Lock
     """Held by whoever samples: exploration and evaluation want different weights."""
     training: asyncio.Lock
@@ -164,7 +177,7 @@ def assemble(
     state: RunState,
     table: GroupTable,
     recorded: RecordedGroups | None,
-    observer: Observer,
+    told: Told,
 ) -> Parts:
     """Return the parts of a run, wired. `table` stands where `state` stands; `recorded` takes the explorer's place."""
     policy = models.policy
@@ -199,11 +212,12 @@ def assemble(
         schedule=schedule,
         sync=MemorySync(engine, wanted, at_once=config.sync.partial_rollouts),
         waits=Waits(lambda: None),
-        observer=observer,
+        observer=told.observer,
         engine_use=asyncio.Lock(),
         training=asyncio.Lock(),
         thread=_trainer_thread() if config.train.overlap else None,
         state=state,
+        loggers=_loggers(config, store, told.loggers),
     )
     parts.waits = Waits(lambda: _tell(parts))
     return parts
@@ -212,6 +226,12 @@ def assemble(
 def engine_for(config: RunConfig, policy: Policy, context: int) -> LocalEngine:
     """Return the engine the config names; it holds no weights yet."""
     return local_engine(policy, context=context, max_rows=config.engine.max_rows, name=config.engine.name)
+
+
+def _loggers(config: RunConfig, store: RunStore, made: Sequence[Named]) -> Loggers:
+    folder = store.folder.resolve()
+    about = About(folder.name, folder, config.run.study, settings_of(config.model_dump(mode="json")))
+    return Loggers(made, store, about, finish_s=config.log.finish_s)
 
 
 def _trainer(config: RunConfig, algorithm: Algorithm, models: Models) -> Trainer:

@@ -5,6 +5,7 @@
     events.jsonl       what happened, with reasons status.json    what it does now, and whom it waits for
     rollouts/          every group of every step   checkpoints/   full states; each is a Hugging Face folder too
     figures/           drawn at the end            report.md      written at the end
+    loggers/           how far each logger has come
 
 Metrics and events are only ever appended. A resumed run appends again the steps it repeats; the last row of a step
 counts, and `RunStore.metrics` returns just those.
@@ -20,7 +21,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import tomli_w
 
@@ -117,6 +118,21 @@ class RunStore:
     def events(self) -> list[Row]:
         """Return all events in the order they happened."""
         return list(self._rows("events.jsonl"))
+
+    def tail(self, name: Literal["metrics", "events"], at: int) -> tuple[list[Row], int]:
+        """Return the whole lines behind byte `at` of ``<name>.jsonl``, as rows, and where the next one will begin.
+
+        Unlike `metrics` it returns the rows of a repeated step each time they were written.
+        """
+        rows: list[Row] = []
+        with (self.folder / f"{name}.jsonl").open("rb") as lines:
+            lines.seek(at)
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                rows.append(json.loads(line))
+                at += len(line)
+        return rows, at
 
     def write_groups(self, step: int, groups: Sequence[Group], name: str = "step") -> None:
         """Keep the groups of a step; the file appears whole or not at all."""
