@@ -26,16 +26,20 @@ from ratchet.core.task import Split
 from ratchet.environments.table import UsesSandbox, close_environment
 from ratchet.explore.recorded import RecordedGroups
 from ratchet.loggers.table import make_loggers
-from ratchet.policy.policy import Policy
+from ratchet.policy.adapter import snapshot_of
+from ratchet.policy.hosted import HostedDecoder
+from ratchet.policy.policy import FrozenNetwork, Policy
 from ratchet.rewards.probe import probe, verdict
 from ratchet.run.alarms import online_alarms
 from ratchet.run.changes import Change, accept, changes
 from ratchet.run.checkpoint import Checkpoint, RunState, checkpoint_path, newest_sound, read_checkpoint
 from ratchet.run.finish import finish
+from ratchet.run.folder import check_writable, choose_folder
 from ratchet.run.guard import Decision, Diagnose, Halt, TurnBack
 from ratchet.run.lock import alone
 from ratchet.run.loops import checkpoint, remove_old_checkpoints, run_loops, tell_loggers
 from ratchet.run.machine import describe_environment
+from ratchet.run.model import rehearse, tell_model
 from ratchet.run.observer import Observer, Silent
 from ratchet.run.parts import (
     Models,
@@ -44,12 +48,13 @@ from ratchet.run.parts import (
     buffer_name,
     buffer_table,
     check_buffer,
+    check_critic,
     choose_device,
     fresh_policy,
-    frozen_copy,
     make_algorithm,
     make_environment,
     plan_for,
+    saved_policy,
     teacher_of,
 )
 from ratchet.run.source import recorded_groups
@@ -85,6 +90,7 @@ def train(config: RunConfig, observer: Observer | None = None, *, diagnose: Diag
     environment = make_environment(config)
     try:
         policy = fresh_policy(config, environment)
+        check_critic(algorithm, policy)
         plan = plan_for(config, policy, environment)
         recorded = recorded_groups(config, policy)
         teacher = teacher_of(config, algorithm, policy)
@@ -95,12 +101,14 @@ def train(config: RunConfig, observer: Observer | None = None, *, diagnose: Diag
         store = RunStore.create(folder, config.model_dump(mode="json"), plan.as_json(), describe_environment())
         observer.note(f"Run: {folder}")
         with alone(folder):
-            models = Models(policy, frozen_copy(policy) if config.train.reference_kl else None, teacher)
+            models = Models(policy, policy.frozen() if config.train.reference_kl else None, teacher)
             parts = _assembled(config, algorithm, store, models, plan, environment, recorded, watching)
             parts.store.append_event("reward_probe", 0, rows=probed)
             if isinstance(environment, UsesSandbox):
                 parts.store.append_event("sandbox", 0, **config.sandbox.model_dump(mode="json"))
             checkpoint(parts)
+            tell_model(parts)
+            rehearse(parts)
             return _drive(parts, watching)
     finally:
         close_environment(environment)
@@ -173,6 +181,7 @@ def _resumed(
     environment = make_environment(config)
     try:
         parts = _reassembled(config, store, saved, found, environment, watching, turn)
+        rehearse(parts)
         return _drive(parts, watching)
     finally:
         close_environment(environment)
@@ -213,16 +222,13 @@ def _reassembled(
     `turn` is the rollback that brings the run there, if one does.
     """
     observer = watching.observer
-    device, dtype = choose_device(config), config.policy.dtype
-    algorithm = make_algorithm(config)
-    policy = Policy.load(saved.folder, device=device, dtype=dtype)
+    device, algorithm = choose_device(config), make_algorithm(config)
+    policy = saved_policy(config, saved.folder)
     if policy.fingerprint() != saved.state.fingerprint:
         raise RunError(
             f"{saved.folder}: the weights are not those of its state.json. Remove this folder and resume again."
         )
-    first = Policy.load(checkpoint_path(saved.folder.parent, 0), device=device, dtype=dtype)
-    reference = first.decoder.requires_grad_(False) if config.train.reference_kl else None
-    models = Models(policy, reference, teacher_of(config, algorithm, policy))
+    models = Models(policy, _first(config, policy, saved.folder.parent), teacher_of(config, algorithm, policy))
     recorded = recorded_groups(config, policy)
     plan = plan_for(config, policy, environment)
     state = replace(saved.state, asked=config.model_dump(mode="json"))
@@ -256,38 +262,20 @@ def _reassembled(
     return parts
 
 
+def _first(config: RunConfig, policy: Policy, checkpoints: Path) -> FrozenNetwork | None:
+    """Return the policy that the run began with, which the KL is measured to."""
+    if not config.train.reference_kl:
+        return None
+    folder = checkpoint_path(checkpoints, 0)
+    if policy.origin.base is not None:  # the weights beneath the adapter are there already
+        assert isinstance(policy.decoder, HostedDecoder)
+        return snapshot_of(policy.decoder, folder)
+    return saved_policy(config, folder).decoder.requires_grad_(False)
+
+
 def set_threads(config: RunConfig) -> None:
     """Give torch the threads the config asks for."""
     torch.set_num_threads(config.run.threads or os.cpu_count() or 1)
-
-
-def choose_folder(config: RunConfig) -> Path:
-    """Return the run's folder: as named, or the study's name and the next free number."""
-    base = Path(config.run.folder)
-    if config.run.name:
-        folder = base / config.run.name
-        if folder.exists():
-            raise ConfigError(
-                f"There is a run at {folder} already. Choose another run.name, or go on with it: "
-                f"ratchet resume {folder}"
-            )
-        return folder
-    stem = config.run.study or config.environment.name.rpartition(":")[2]
-    taken = [p.name.rpartition("-")[2] for p in base.glob(f"{stem}-*")] if base.is_dir() else []
-    return base / f"{stem}-{1 + max((int(t) for t in taken if t.isdigit()), default=0):03d}"
-
-
-def check_writable(folder: Path) -> None:
-    """Raise `ConfigError` before anything is computed if run folders cannot be made there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        mark = folder / f".ratchet-{os.getpid()}"
-        mark.touch()
-        mark.unlink()
-    except OSError as error:
-        raise ConfigError(
-            f'run.folder = "{folder}" cannot be written: {error.strerror}. Set run.folder to a folder that can.'
-        ) from None
 
 
 def probe_reward(config: RunConfig, environment: Environment, observer: Observer) -> list[dict[str, Any]]:

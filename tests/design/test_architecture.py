@@ -174,7 +174,10 @@ def test_importing_the_package_loads_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("library", "rooms"),
     [
-        ("transformers", set()),
+        ("transformers", {"policy", "engines"}),
+        ("peft", {"policy"}),
+        ("bitsandbytes", {"policy", "train"}),
+        ("huggingface_hub", {"policy"}),
         ("ray", set()),
         ("matplotlib", {"charts"}),
         ("scipy", {"charts", "doctor"}),
