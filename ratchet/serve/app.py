@@ -226,9 +226,18 @@ class _Stream(StreamingResponse):
         self._events, self._door = events, door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Not the library's own way: it passes a task over whose next event is there already, which is always so while
+        # tokens come in every turn of the loop, and a client that went away would be answered to the end.
+        sending = asyncio.ensure_future(self.stream_response(send))
+        gone = asyncio.ensure_future(_end(receive))
         try:
-            await super().__call__(scope, receive, send)
+            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
         finally:
+            sending.cancel()
+            gone.cancel()
+            await asyncio.gather(sending, gone, return_exceptions=True)
             self._door.leave()
             await self._events.aclose()
 
@@ -236,7 +245,7 @@ class _Stream(StreamingResponse):
 async def _unless_gone(request: Request, work: Awaitable[list[Completion]]) -> list[Completion]:
     """Return what `work` does; cancel it when the client goes away, so that its places in the batch are freed."""
     doing = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_end_of(request))
+    gone = asyncio.ensure_future(_end(request.receive))
     try:
         await asyncio.wait({doing, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not doing.done():
@@ -247,9 +256,9 @@ async def _unless_gone(request: Request, work: Awaitable[list[Completion]]) -> l
         gone.cancel()
 
 
-async def _end_of(request: Request) -> None:
+async def _end(receive: Receive) -> None:
     """Return when the client goes away; its body was read, so nothing else is of interest."""
-    while (await request.receive())["type"] != "http.disconnect":
+    while (await receive())["type"] != "http.disconnect":
         pass
 
 
