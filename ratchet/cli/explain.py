@@ -12,6 +12,9 @@ from ratchet.core.task import Split
 from ratchet.environments.table import UsesSandbox, close_environment
 from ratchet.kernels.native import available, why_not
 from ratchet.loggers.table import make_loggers
+from ratchet.policy.policy import Policy
+from ratchet.policy.template import prefix_breaks
+from ratchet.run.model import computed_by
 from ratchet.run.parts import choose_device, fresh_policy, make_algorithm, make_environment, plan_for
 from ratchet.run.warm_start import cache_folder, warm_start_key
 from ratchet.sandbox.choose import open_box
@@ -29,8 +32,9 @@ def explanation(config: RunConfig) -> str:
         lines = [
             f"Policy: {config.policy.model or 'a tiny model made from nothing'}, {policy.shape.family}, "
             f"{_count(plan.parameters)} weights, context {plan.context_tokens:,} tokens, products in "
-            f"{config.policy.dtype}, on {choose_device(config)} "
-            f"({'native kernels' if available() else f'plain torch: {why_not()}'}).",
+            f"{config.policy.dtype}, on {choose_device(config)}, {computed_by(policy)}{_kernels(policy)}.",
+            _adapter(config, plan),
+            *map(str, prefix_breaks(policy.tokenizer)),
             f"Environment: {environment.name}, {'tasks without end' if size is None else f'{size:,} tasks'}; a typical "
             f"prompt has {plan.prompt_tokens:,} tokens.",
             lengths(environment, policy.tokenizer, plan.context_tokens, config.run.seed),
@@ -55,6 +59,25 @@ def explanation(config: RunConfig) -> str:
         return "\n".join(line for line in lines if line)
     finally:
         close_environment(environment)
+
+
+def _kernels(policy: Policy) -> str:
+    """Say which arithmetic our own decoder uses."""
+    if policy.origin.hosted or policy.device.type != "cpu":
+        return ""
+    return ", with native kernels" if available() else f", in plain torch: {why_not()}"
+
+
+def _adapter(config: RunConfig, plan: Plan) -> str:
+    lora = config.policy.lora
+    if not lora.rank:
+        return ""
+    share = plan.trained_parameters / plan.parameters
+    return (
+        f"Adapter: rank {lora.rank}, {_count(plan.trained_parameters)} weights ({share:.2%}) are trained, the "
+        f"others are frozen{' in four bits' if lora.four_bit else ''}; checkpoints hold the "
+        "adapter alone, ratchet export merges it."
+    )
 
 
 def _sandbox(config: RunConfig) -> str:
@@ -150,9 +173,10 @@ def _memory(plan: Plan) -> str:
         ("engine weights", plan.engine_weights_bytes),
         ("key-value cache at full length", plan.cache_bytes),
         ("logits", plan.logits_bytes),
+        ("activations at least", plan.activations_bytes),
     ]
     told = ", ".join(f"{name} {_bytes(size)}" for name, size in parts if size)
-    return f"Memory: about {_bytes(plan.memory_bytes)} besides activations and torch itself: {told}."
+    return f"Memory: about {_bytes(plan.memory_bytes)} besides torch itself: {told}."
 
 
 def _compute(plan: Plan) -> str:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ratchet.core.errors import RunError
 from ratchet.core.protocols import Completion, Request
-from ratchet.core.rollout import Floats, StopReason
+from ratchet.core.rollout import Floats, StopReason, Tokens
 from ratchet.engines.runner import Runner
 from ratchet.engines.sampling import draw, uniforms
 from ratchet.policy.tokenizer import Tokenizer
@@ -129,6 +129,20 @@ class LocalEngine:
         self._version, self._fingerprint = version, fingerprint
         for asked, place in zip(self._live.asked, self._live.length.tolist(), strict=True):
             asked.switches.append((place, version))
+
+    @property
+    def runner(self) -> Runner:
+        """What decodes."""
+        return self._runner
+
+    def rehearse(self, prompt: Tokens, rows: int, room: int) -> None:
+        """Open so many rows at once, each with room for so many tokens, and let them go again.
+
+        Where a runner claims its cache at once, torch raises here if that does not fit.
+        """
+        numbers, _ = self._runner.prefill([prompt], [rows], room)
+        self._runner.step(numbers[0], torch.zeros(rows, dtype=torch.int64, device=self._device))
+        self._runner.release(numbers[0])
 
     def close(self) -> None:
         self._runner.release(self._live.number.tolist())

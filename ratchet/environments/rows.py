@@ -93,15 +93,16 @@ def _conversation(record: Record, name: str, value: Sequence[object]) -> tuple[M
     return tuple(messages)
 
 
-def hold_out(rows: Sequence[Row], share: float, *, path: str) -> tuple[list[Row], list[Row]]:
+def hold_out(rows: Sequence[Row], share: float, *, path: str, alike: str = "") -> tuple[list[Row], list[Row]]:
     """Return (train, test): that share of the rows is held out for test, at least one if the share is not 0.
 
     Which rows are held out depends on their content alone, so that neither the seed nor the order of the file moves a
-    row from test to train; equal rows stay together.
+    row from test to train; equal rows stay together, and so do all that are equal in the field `alike`, if it is given.
 
     **Raises**: `ConfigError` if nothing would be left to train on.
     """
-    keys = [derive("held-out", json.dumps(dict(row.values), sort_keys=True)) for row in rows]
+    contents = (row.values[alike] if alike else json.dumps(dict(row.values), sort_keys=True) for row in rows)
+    keys = [derive("held-out", content) for content in contents]
     by_key = sorted(range(len(rows)), key=lambda i: (keys[i], i))
     size = math.ceil(share * len(rows))
     while 0 < size < len(rows) and keys[by_key[size]] == keys[by_key[size - 1]]:

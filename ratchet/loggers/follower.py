@@ -111,7 +111,7 @@ class Follower:
             self._notices.put(Notice("logger_begun", self.name, self._mark.id))
         rows, metrics_at = self._store.tail("metrics", self._mark.metrics_at)
         for row in rows:
-            if row["step"] > self._mark.step:
+            if row.get("step", -1) > self._mark.step:  # a line without a step says that the run was turned back
                 self._logger.log(row["step"], _numbers(row))
                 self._mark = replace(self._mark, step=row["step"])
         events, events_at = self._store.tail("events", self._mark.events_at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import trackio
 
@@ -18,7 +19,7 @@ class Trackio:
 
     def begin(self, about: About, known: str) -> str:
         """Open the run, or the same run again."""
-        self._run = trackio.init(
+        self._run: Any = trackio.init(
             project=self._section.project,
             name=known or about.name,
             space_id=self._section.space or None,

@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from ratchet.config.curve import is_curve
 from ratchet.core.errors import ConfigError
 
-WITHOUT_EFFECT = ("run.folder", "run.name")
-"""Where a run lies: folders may be moved."""
+WITHOUT_EFFECT = ("run.folder", "run.name", "train.worst_case_first")
+"""Where a run lies: folders may be moved. What is tried before it and changes nothing."""
 
 LOGGERS = "log."
 """Who is told of a run changes nothing in it: no agreement is asked for."""
 
-FIXED = ("policy.model", "policy.tiny", "run.seed", "buffer.kind", "explore.prompts_per_step")
+FIXED = ("policy.model", "policy.tiny", "policy.lora", "run.seed", "buffer.kind", "explore.prompts_per_step")
 """What weights and data were made with, and what the place in the data is counted in: another value is another run."""
 
 PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]*@")
@@ -42,7 +42,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
 
 def accept(found: list[Change], *, accepted: bool, resume: str) -> None:
     """Raise `ConfigError` for changes that cannot be made, or that nobody has agreed to."""
-    fixed = [c for c in found if c.key.startswith(FIXED)]
+    fixed = [c for c in found if c.key.startswith(FIXED) and c.before is not None]  # None: a setting that is new
     if fixed:
         raise ConfigError(
             f"A run cannot go on with another {fixed[0].key} ({shown(fixed[0].before)} -> {shown(fixed[0].after)}): "

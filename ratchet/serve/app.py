@@ -226,18 +226,17 @@ class _Stream(StreamingResponse):
         self._events, self._door = events, door
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Not the library's own way: it passes a task over whose next event is there already, which is always so while
-        # tokens come in every turn of the loop, and a client that went away would be answered to the end.
-        sending = asyncio.ensure_future(self.stream_response(send))
-        gone = asyncio.ensure_future(_end(receive))
+        # In place of the base's own way, which is late where events come without a pause.
+        streaming = asyncio.ensure_future(self.stream_response(send))
+        gone = asyncio.ensure_future(_disconnected(receive))
         try:
-            await asyncio.wait({sending, gone}, return_when=asyncio.FIRST_COMPLETED)
-            if sending.done():
-                sending.result()
+            await asyncio.wait({streaming, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if streaming.done():
+                streaming.result()
         finally:
-            sending.cancel()
-            gone.cancel()
-            await asyncio.gather(sending, gone, return_exceptions=True)
+            for task in (streaming, gone):
+                task.cancel()
+            await asyncio.gather(streaming, gone, return_exceptions=True)
             self._door.leave()
             await self._events.aclose()
 
@@ -245,7 +244,7 @@ class _Stream(StreamingResponse):
 async def _unless_gone(request: Request, work: Awaitable[list[Completion]]) -> list[Completion]:
     """Return what `work` does; cancel it when the client goes away, so that its places in the batch are freed."""
     doing = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_end(request.receive))
+    gone = asyncio.ensure_future(_end_of(request))
     try:
         await asyncio.wait({doing, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not doing.done():
@@ -256,7 +255,12 @@ async def _unless_gone(request: Request, work: Awaitable[list[Completion]]) -> l
         gone.cancel()
 
 
-async def _end(receive: Receive) -> None:
+async def _end_of(request: Request) -> None:
+    """Return when the client goes away."""
+    await _disconnected(request.receive)
+
+
+async def _disconnected(receive: Receive) -> None:
     """Return when the client goes away; its body was read, so nothing else is of interest."""
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -8,7 +8,8 @@
     loggers/           how far each logger has come
 
 Metrics and events are only ever appended. A resumed run appends again the steps it repeats; the last row of a step
-counts, and `RunStore.metrics` returns just those.
+counts. A run that was turned back appends ``{"rewound": k}``: what stands before it of step k and later ones counts no
+longer. `RunStore.metrics` returns what counts.
 """
 
 from __future__ import annotations
@@ -110,10 +111,31 @@ class RunStore:
         """Append an event; it is on disk when this returns."""
         self._append("events.jsonl", {"time": round(time.time(), 3), "kind": kind, "step": step, **facts})
 
+    def rewind(self, step: int) -> None:
+        """Let the rows of `step` and later ones count no longer; they stay in the file."""
+        self._append("metrics.jsonl", {"rewound": step})
+
     def metrics(self) -> list[Row]:
         """Return the rows of all steps in order; of a repeated step the last row."""
-        latest = {row["step"]: row for row in self._rows("metrics.jsonl")}
+        latest: dict[int, Row] = {}
+        for row in self._rows("metrics.jsonl"):
+            if "rewound" in row:
+                latest = {step: known for step, known in latest.items() if step < row["rewound"]}
+            else:
+                latest[row["step"]] = row
         return [latest[step] for step in sorted(latest)]
+
+    def abandoned(self) -> list[list[Row]]:
+        """Return the rows that no longer count, one list per time the run was turned back."""
+        current: dict[int, Row] = {}
+        found: list[list[Row]] = []
+        for row in self._rows("metrics.jsonl"):
+            if "rewound" in row:
+                gone = [step for step in sorted(current) if step >= row["rewound"]]
+                found += [[current.pop(step) for step in gone]] if gone else []
+            else:
+                current[row["step"]] = row
+        return found
 
     def events(self) -> list[Row]:
         """Return all events in the order they happened."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -85,17 +86,24 @@ def selfplay(run: Path, step: int | None, tasks: int, size: int, as_json: bool, 
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--step", type=int, default=None, help="Checkpoint to export; the last one unless given.")
-def export(run: Path, folder: Path, step: int | None) -> None:
+@click.option(
+    "--dtype",
+    default="float32",
+    show_default=True,
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Type of the weights written; bfloat16 is half as large and rounds.",
+)
+def export(run: Path, folder: Path, step: int | None, dtype: Literal["float32", "bfloat16"]) -> None:
     """Write a checkpoint as a Hugging Face model.
 
-    A checkpoint of RUN goes to FOLDER, which transformers can load.
+    A checkpoint of RUN goes to FOLDER, which transformers can load. An adapter is merged into the weights.
     """
     from ratchet.store.run_store import RunStore
 
     RunStore.open(run)
     from ratchet.cli.export import export_model
 
-    click.echo(export_model(run, folder, step))
+    click.echo(export_model(run, folder, step, dtype))
 
 
 @click.command()
