@@ -73,6 +73,7 @@ def test_a_logger_added_on_resume_gets_the_whole_history_without_being_agreed_to
     assert [e.step for e in shown.Scalars("reward/mean")] == [0, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_offline_files_of_wandb_hold_every_step_and_a_resumed_run_keeps_its_id(config: Make) -> None:
     pytest.importorskip("wandb")
@@ -92,6 +93,7 @@ def test_offline_files_of_wandb_hold_every_step_and_a_resumed_run_keeps_its_id(c
     assert sorted(steps) == [0, 1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_mlflow_keeps_every_step_and_a_resumed_run_is_the_same_run(
     config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -124,6 +126,7 @@ def test_mlflow_says_at_once_that_a_store_cannot_be_used(
         make_loggers(config(to=["mlflow"], mlflow={"uri": (tmp_path / "m").as_uri()}).log)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("default")
 def test_trackio_keeps_every_step_and_a_resumed_run_is_the_same_run(
     config: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
