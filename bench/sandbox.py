@@ -2,6 +2,9 @@
 
     python bench/sandbox.py [OUT]        writes OUT.md and OUT.json (default bench/results/sandbox); about a minute
 
+"read" is a test that is nothing but assertions on plain values, which is judged by reading it; "run" is the same test,
+executed like any other. "pytest" is pytest's own run of the file.
+
 A number is the median over the repetitions named beside it; "best tenth" is the tenth percentile, which says what a
 check costs when nobody else wants the cores.
 """
@@ -65,18 +68,22 @@ async def measure(box: BubblewrapBox | LinuxBox) -> dict[str, object]:
     found["boxes at once"] = [await together(command, n, 20) for n in (1, 2, 4)]
     async with CheckPool(SandboxSection(), box) as pool:
 
-        def check(how: How) -> Callable[[], Awaitable[object]]:
+        def check(how: How, *, may_read: bool) -> Callable[[], Awaitable[object]]:
             async def run() -> None:
-                result = await pool.check(Program(MODULE, TEST, how))
+                result = await pool.check(Program(MODULE, TEST, how, may_read=may_read))
                 assert result.outcome is Outcome.PASSED, result
 
             return run
 
-        for how, repeat in ((How.FUNCTIONS, 300), (How.PYTEST, 30)):
-            found[f"{how} cold"] = await times(check(how), 1)
-            await pool.warm("pytest" if how is How.PYTEST else "plain")
-            found[f"{how} warm"] = await times(check(how), repeat)
-            found[f"{how} at once"] = [await together(check(how), n, 2 * repeat) for n in (1, 2, 4, 16)]
+        for name, work, repeat in (
+            ("read", check(How.FUNCTIONS, may_read=True), 300),
+            ("run", check(How.FUNCTIONS, may_read=False), 300),
+            ("pytest", check(How.PYTEST, may_read=False), 30),
+        ):
+            found[f"{name} cold"] = await times(work, 1)
+            await pool.warm("pytest" if name == "pytest" else "plain")
+            found[f"{name} warm"] = await times(work, repeat)
+            found[f"{name} at once"] = [await together(work, n, 2 * repeat) for n in (1, 2, 4, 16)]
     return found
 
 

@@ -13,6 +13,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ratchet.charts.text import printable
 from ratchet.core.errors import RunError
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ class Panel:
     log_x: bool = False
     log_y: bool = False
     """Whether the y axis is logarithmic; values that are not above 0 are left out then."""
-    right: Line | None = None
+    right: Line | Curve | None = None
     """A line on a second y axis, on the right. The text of both axes then has the colour of their lines."""
     right_label: str = ""
     top: Sequence[tuple[float, str]] = ()
@@ -164,11 +165,6 @@ def write_figure(figure: Figure, title: str, caption: str, stem: Path) -> list[P
     except OSError as error:
         raise RunError(f"The figure {png} cannot be written: {error.strerror}.") from error
     return [png, svg]
-
-
-def printable(text: str) -> str:
-    """Return a text without signs that no XML may hold; a metric's name may hold any."""
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def make_figure(drawing: Drawing) -> Figure:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ratchet.charts.axes import Axis, axis_named
-from ratchet.charts.canvas import PANEL_INCHES, Drawing, Event, Line, Panel, Phase, write_drawing
+from ratchet.charts.canvas import PANEL_INCHES, Drawing, Event, Panel, Phase, write_drawing
 from ratchet.charts.happened import events_of, kinds_named, phases_of
 from ratchet.charts.labels import styles
 from ratchet.charts.lines import Drawn, groups_of, several, single
@@ -203,7 +203,7 @@ def _panel(
             counts_x=not axis.spent,
             log_x="x" in look.logs,
             log_y="y" in look.logs,
-            right=right if isinstance(right, Line) else None,
+            right=right,
             right_label=right_label or "",
         ),
         found,

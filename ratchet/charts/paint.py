@@ -7,7 +7,8 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ratchet.charts.canvas import DASHES, Curve, Event, Line, Panel, printable
+from ratchet.charts.canvas import DASHES, Curve, Event, Line, Panel
+from ratchet.charts.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -49,7 +50,8 @@ def draw_panel(axes: Axes, panel: Panel, events: Sequence[Event], *, named: bool
 
 
 def sign(text: str) -> str:
-    """Return a text that matplotlib shows as it stands: ``$`` begins no formula, ``_`` hides no legend entry."""
+    """Return a text that matplotlib shows as it stands: ``$`` begins no formula, ``_`` hides no legend entry, and what
+    cannot be printed is a space."""
     plain = printable(text).replace("$", r"\$")
     return f" {plain}" if plain.startswith("_") else plain
 
@@ -57,7 +59,7 @@ def sign(text: str) -> str:
 def _draw_lines(axes: Axes, panel: Panel, *, named: bool) -> dict[str, Any]:
     handles: dict[str, Any] = {}
     for line in panel.lines:
-        drawn = _draw_curve(axes, line, panel.log_y) if isinstance(line, Curve) else _draw_line(axes, line)
+        drawn = _draw_either(axes, line, panel.log_y)
         if named:
             handles[line.label] = drawn
     if panel.right is not None:
@@ -162,10 +164,14 @@ def _draw_top(axes: Axes, panel: Panel) -> None:
     other.spines["right"].set_visible(False)
 
 
-def _draw_right(axes: Axes, panel: Panel, line: Line, *, named: bool) -> dict[str, Any]:
+def _draw_either(axes: Axes, line: Line | Curve, log_y: bool) -> Any:
+    return _draw_curve(axes, line, log_y) if isinstance(line, Curve) else _draw_line(axes, line)
+
+
+def _draw_right(axes: Axes, panel: Panel, line: Line | Curve, *, named: bool) -> dict[str, Any]:
     """Draw the line of the right axis, and give the text of both axes the colours of their lines."""
     other = axes.twinx()
-    drawn = _draw_line(other, line)
+    drawn = _draw_either(other, line, False)
     other.set_ylabel(sign(panel.right_label), fontsize=9.5, color=line.colour)
     other.tick_params(axis="y", labelsize=8.5, labelcolor=line.colour, color=line.colour)
     other.spines["top"].set_visible(False)

@@ -97,7 +97,8 @@ def move(series: Series) -> Move:
     with standard error ``sigma * sqrt(2 / n)``.
     """
     values = series.values
-    n = max(1, min(END_STEPS, len(values) // 2))
+    # Evaluations are few and far apart: the mean of several would hide most of the way.
+    n = max(1, min(END_STEPS, len(values) // (8 if series.name.startswith("eval/") else 2)))
     start, end = statistics.fmean(values[:n]), statistics.fmean(values[-n:])
     error = noise(values) * math.sqrt(2 / n) if len(values) >= 4 else math.nan
     points = list(zip(series.steps, values, strict=True))
