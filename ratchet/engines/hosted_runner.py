@@ -132,10 +132,14 @@ class HostedRunner:
         """Return the logits after whole texts: (B, V). Padding stands at the right, where nothing before sees it."""
         width = max(map(len, texts))
         tokens = torch.zeros(len(texts), width, dtype=torch.int64)
+        mask = torch.zeros(len(texts), width, dtype=torch.int64)
         for i, text in enumerate(texts):
             tokens[i, : len(text)] = torch.tensor(text)
+            mask[i, : len(text)] = 1
         last = torch.tensor([len(text) - 1 for text in texts], device=self._device)
-        out = self._decoder.call(input_ids=tokens.to(self._device), use_cache=False)
+        out = self._decoder.call(
+            input_ids=tokens.to(self._device), attention_mask=mask.to(self._device), use_cache=False
+        )
         logits: Tensor = out.logits[torch.arange(len(texts), device=self._device), last].float()
         return logits
 

@@ -159,8 +159,7 @@ class HostedDecoder(nn.Module):
     def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
         """Return the final hidden states of packed tokens, or their logits if `whole`. Shapes: (T,) to (T, C)."""
         rows = rows_of(tokens, layout)
-        mask = None if bool(rows.mask.all()) else rows.mask  # without a mask, attention takes its quick way
-        out = self._logits(rows.tokens, mask) if self.whole else self._states(rows.tokens, mask)
+        out = self._logits(rows.tokens, rows.mask) if self.whole else self._states(rows.tokens, rows.mask)
         found: Tensor = out.flatten(0, 1)[rows.place].float()
         if not self.whole and self.model.get_output_embeddings().bias is not None:
             found = torch.cat([found, torch.ones_like(found[:, :1])], 1)
@@ -178,14 +177,14 @@ class HostedDecoder(nn.Module):
             for name, parameter in self.model.named_parameters():
                 parameter.copy_(weights[name])
 
-    def _states(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+    def _states(self, tokens: Tensor, mask: Tensor) -> Tensor:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):
             states: Tensor = self.model.base_model(
-                input_ids=tokens, **({} if mask is None else {"attention_mask": mask}), use_cache=False
+                input_ids=tokens, attention_mask=mask, use_cache=False
             ).last_hidden_state
         return states
 
-    def _logits(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+    def _logits(self, tokens: Tensor, mask: Tensor) -> Tensor:
         logits: Tensor = self.call(input_ids=tokens, attention_mask=mask, use_cache=False).logits
         return logits
 
@@ -197,7 +196,8 @@ class HostedDecoder(nn.Module):
             return False
         count = min(PROBED_TOKENS, self.shape.vocab)
         tokens = torch.arange(count, device=self.device)[None] % self.shape.vocab
-        states, logits = self._states(tokens, None), self._logits(tokens, None)
+        mask = torch.ones_like(tokens)
+        states, logits = self._states(tokens, mask), self._logits(tokens, mask)
         if states.shape[-1] != out.in_features:
             return False
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.bf16):

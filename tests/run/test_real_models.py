@@ -101,6 +101,7 @@ def test_an_adapter_trains_is_all_a_checkpoint_holds_resumes_exactly_and_is_merg
     assert merged.fingerprint() != base.fingerprint()
 
 
+@pytest.mark.slow
 def test_the_engine_of_transformers_passes_the_gate(config: Config) -> None:
     pytest.importorskip("transformers")
     folder = train(config("engine.name=transformers", "train.steps=1")).folder
@@ -109,7 +110,7 @@ def test_the_engine_of_transformers_passes_the_gate(config: Config) -> None:
     assert (told["decoder"], told["engine"]) == ("own", "transformers, with its cache")
 
 
-@pytest.mark.parametrize("extra", [(), ("train.gradient_checkpointing=true",)])
+@pytest.mark.parametrize("extra", [("train.gradient_checkpointing=true",), pytest.param((), marks=pytest.mark.slow)])
 def test_trying_the_worst_case_first_changes_nothing(config: Config, tmp_path: Path, extra: tuple[str, ...]) -> None:
     plain = train(config("train.steps=2", "train.worst_case_first=never", folder=tmp_path / "a")).folder
     tried = train(config("train.steps=2", "train.worst_case_first=always", *extra, folder=tmp_path / "b")).folder
