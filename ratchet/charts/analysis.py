@@ -129,16 +129,17 @@ def slope(series: Series) -> Band | None:
     """Return the Theil-Sen slope a step with its 95 % interval, from means over blocks of steps; None for short series.
 
     The interval takes its points for independent, which steps are not: means over blocks are nearly so.
-    Source: Sen 1968; `scipy.stats.theilslopes`.
+    Source: Sen 1968.
     """
-    from scipy.stats import theilslopes
+    import numpy as np
+
+    from ratchet.core.ranks import theil_sen
 
     n = len(series.values)
     if n < LEAST:
         return None
     steps, values = binned(series, max(LEAST, min(200, n // block_length(n))))
-    found = theilslopes(values, steps)
-    return Band(float(found[0]), float(found[2]), float(found[3]))
+    return Band(*theil_sen(np.asarray(steps, dtype=np.float64), np.asarray(values, dtype=np.float64)))
 
 
 def phases(series: Series) -> list[Stretch]:

@@ -15,6 +15,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from ratchet.core.ranks import mann_kendall, theil_sen
+
 Array = NDArray[np.float64]
 Steps = NDArray[np.int64]
 
@@ -269,8 +271,6 @@ def _trend(curve: Curve, first: int, last: int) -> Trend:
     Neighbours are averaged to blocks of about one correlation time, ``(1 + rho) / (1 - rho)`` bins, because the test
     takes its points for independent (Yue and Wang 2004, doi 10.1023/B:WARM.0000043140.61082.60).
     """
-    from scipy.stats import kendalltau, theilslopes
-
     y = curve.y[first:last]
     rho = curve.noise[1]
     block = max(1, min(round((1 + rho) / (1 - rho)), len(y) // MIN_BLOCKS), math.ceil(len(y) / MAX_BLOCKS))
@@ -278,6 +278,5 @@ def _trend(curve: Curve, first: int, last: int) -> Trend:
     if count < 4 or float(np.ptp(y)) <= FLAT:
         return Trend(0.0, 1.0, 0.0, 0.0, 0.0)
     means = y[len(y) - count * block :].reshape(count, block).mean(axis=1)
-    tau, p = kendalltau(np.arange(count), means)
-    slope, _, low, high = theilslopes(means, np.arange(count), 0.95)
-    return Trend(float(tau), float(p), *(float(v) * (count - 1) for v in (slope, low, high)))
+    change, low, high = (slope * (count - 1) for slope in theil_sen(np.arange(count, dtype=np.float64), means))
+    return Trend(*mann_kendall(means), change, low, high)

@@ -23,12 +23,11 @@ def spikes(values: Array, factor: float) -> NDArray[np.intp]:
 
     Values must be positive where they mean anything; others take a hundredth of the median.
     """
-    from scipy.ndimage import median_filter
-
     positive = values[values > 0]
     if len(values) < FEW or len(positive) < FEW // 2:
         return np.empty(0, dtype=np.intp)
     logs = np.log(np.maximum(values, 0.01 * float(np.median(positive))))
-    above = logs - median_filter(logs, size=NEIGHBOURS, mode="reflect")
+    around = np.pad(logs, NEIGHBOURS // 2, mode="symmetric")
+    above = logs - np.median(np.lib.stride_tricks.sliding_window_view(around, NEIGHBOURS), axis=1)
     lowest = -float(above[2:].min())  # a KL begins at 0, far below its neighbours
     return np.flatnonzero(above > max(math.log(factor), SIGMAS * spread(above), MIRROR * lowest))
