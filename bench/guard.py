@@ -4,7 +4,7 @@
     python bench/guard.py --seeds 3,4,5       other seeds of the collapse
 
 `judge/collapse` is trained on each seed with the guard off and on, nothing else changed; the final reward is the mean
-of the last ten steps that count. Then ten runs that nothing is wrong with, guard on: each rollback there is a false
+of the last five steps that count. Then ten runs that nothing is wrong with, guard on: each rollback there is a false
 one. Writes ``bench/results/guard.md`` and ``.json``.
 """
 
@@ -22,7 +22,7 @@ from ratchet.run.launch import train
 from ratchet.run.machine import describe_environment
 from ratchet.store.run_store import RunStore
 
-LAST = 10
+LAST = 5
 """Last steps whose mean reward is the final one."""
 ON = ("guard.enabled=true",)
 HEALTHY: tuple[tuple[str, ...], ...] = (
