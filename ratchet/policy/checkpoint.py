@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -72,15 +72,20 @@ def read_weights(decoder: Decoder, folder: Path) -> None:
             parameters[ours].copy_(joined)
 
 
+def split_weights(weights: Mapping[str, Tensor], shape: ModelShape) -> dict[str, Tensor]:
+    """Return the decoder's weights by the names `transformers` knows them by: views, not copies."""
+    tensors: dict[str, Tensor] = {}
+    for ours, stored in stored_names(shape).items():
+        whole = weights[ours].detach()
+        parts = whole.split([rows for _, rows in stored]) if len(stored) > 1 else [whole]
+        tensors |= {name: part for (name, _), part in zip(stored, parts, strict=True)}
+    return tensors
+
+
 def write_weights(decoder: Decoder, folder: Path) -> None:
     """Write ``model.safetensors`` with the names `transformers` reads."""
-    parameters = dict(decoder.named_parameters())
-    tensors: dict[str, Tensor] = {}
-    for ours, stored in stored_names(decoder.shape).items():
-        whole = parameters[ours].detach().float().cpu()
-        parts = whole.split([rows for _, rows in stored]) if len(stored) > 1 else [whole]
-        for (name, _), part in zip(stored, parts, strict=True):
-            tensors[name] = part.contiguous()
+    split = split_weights(dict(decoder.named_parameters()), decoder.shape)
+    tensors = {name: weight.float().cpu().contiguous() for name, weight in split.items()}
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 

@@ -23,6 +23,7 @@ from ratchet.config.schema import RunConfig
 from ratchet.core.errors import ConfigError, RatchetError, RunError
 from ratchet.core.protocols import Environment
 from ratchet.core.task import Split
+from ratchet.engines.build import check_engine
 from ratchet.environments.table import UsesSandbox, close_environment
 from ratchet.explore.recorded import RecordedGroups
 from ratchet.policy.policy import Policy
@@ -49,7 +50,7 @@ from ratchet.run.parts import (
     plan_for,
     teacher_of,
 )
-from ratchet.run.source import recorded_groups
+from ratchet.run.source import recorded_groups, sampling_of
 from ratchet.run.sync import Weights, frozen
 from ratchet.run.warm_start import warm_started
 from ratchet.store.run_store import RunStore
@@ -73,6 +74,7 @@ def train(config: RunConfig, observer: Observer | None = None) -> RunResult:
     set_threads(config)
     algorithm = make_algorithm(config)
     check_buffer(config)
+    check_engine(config.engine, sampling_of(config))
     environment = make_environment(config)
     try:
         policy = fresh_policy(config, environment)

@@ -23,7 +23,7 @@ from ratchet.config.schema import RunConfig
 from ratchet.core.errors import ConfigError
 from ratchet.core.protocols import Engine, Environment
 from ratchet.core.task import Split
-from ratchet.engines.build import local_engine
+from ratchet.engines.build import engine_for
 from ratchet.environments.single_turn import Alphabet
 from ratchet.environments.table import UsesSandbox, build_environment
 from ratchet.explore.recorded import RecordedGroups
@@ -34,7 +34,7 @@ from ratchet.run.curriculum import Curriculum, check_problems
 from ratchet.run.frozen import Frozen
 from ratchet.run.observer import Observer
 from ratchet.run.positives import Positives, check_positives
-from ratchet.run.source import Source, explorer_of
+from ratchet.run.source import Source, explorer_of, sampling_of
 from ratchet.run.sync import MemorySync
 from ratchet.run.waiting import Waits
 from ratchet.store.run_store import RunStore
@@ -156,7 +156,13 @@ def assemble(
 ) -> Parts:
     """Return the parts of a run, wired. `table` stands where `state` stands; `recorded` takes the explorer's place."""
     policy = models.policy
-    engine = local_engine(policy, context=plan.context_tokens, max_rows=config.engine.max_rows)
+
+    def note(text: str) -> None:
+        observer.note(text)
+        store.append_event("engine", -1, what=text)
+
+    sampling = sampling_of(config)
+    engine = engine_for(config.engine, policy, context=plan.context_tokens, sampling=sampling, note=note)
     schedule = Schedule(config.sync)
     wanted = frozenset(schedule.version_for(k) for k in range(config.train.steps))
     explore, seed = config.explore, config.run.seed

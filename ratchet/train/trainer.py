@@ -298,7 +298,9 @@ class Trainer:
         tally.add("advantage", part.credit)
         if self.algorithm.sampled:
             tally.add("kl_old", self._sampler_kl(logp, part.sampled))
-            tally.peak("logp_difference", (logp - part.sampled).abs())
+            difference = (logp - part.sampled).abs()
+            tally.peak("logp_difference", difference)
+            tally.add("logp_difference", difference)
 
     def _update(self, lr: float, step: int, tally: Tally) -> None:
         """Clip, step, forget the gradient. Without any gradient nothing moves and no update is counted."""
@@ -362,6 +364,7 @@ class Trainer:
             }
         if len(tally.losses) == 1 and not self._foreign and not any(stale):  # otherwise it is the policy's own drift
             metrics["sampler/logp_diff_max"] = tally.largest.get("logp_difference", 0.0)
+            metrics["sampler/logp_diff_mean"] = tally.mean("logp_difference")
             metrics["kl/sampler"] = tally.mean("kl_old")
         return metrics | tally.times()
 
