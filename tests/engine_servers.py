@@ -11,6 +11,7 @@ import asyncio
 import json
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import contextmanager
@@ -48,6 +49,7 @@ class Gate:
     reached: threading.Event = field(default_factory=threading.Event)
     free: threading.Event = field(default_factory=threading.Event)
     inside: threading.Lock = field(default_factory=threading.Lock)
+    errands: deque[Callable[[], None]] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         self.free.set()
@@ -66,15 +68,21 @@ class Gate:
         return self.when_free(lambda: self.runner.step(rows, tokens))
 
     def when_free(self, work: Callable[[], T]) -> T:
-        """Return what `work` does, done at a moment when nobody has stopped the model."""
+        """Return what `work` does, done at a moment when nobody has stopped the model. Errands are run meanwhile."""
         while True:
-            self.free.wait()
+            while not self.free.wait(0.005):
+                self.run_errands()
             with self.inside:
                 if self.free.is_set():
                     return work()
 
     def release(self, rows: Sequence[int]) -> None:
         self.runner.release(rows)
+
+    def run_errands(self) -> None:
+        """Do what other threads want done in the model's own."""
+        while self.errands:
+            self.errands.popleft()()
 
     def stop(self) -> None:
         """Return when no step is being computed, and let none begin."""
@@ -207,8 +215,15 @@ class Served:
             return
         stored = load_file(Path(folder) / "model.safetensors")
         self.weights = joined(stored, self.policy)
-        # Its own copy of `load` would mark the versions of rows; the label gives them their name later.
-        self.engine.load(self.weights, self.engine.version + 1, "")
+        done = threading.Event()
+
+        def load() -> None:  # its version marks the rows in flight; the label gives it its name later
+            self.engine.load(self.weights, self.engine.version + 1, "")
+            done.set()
+
+        self.gate.errands.append(load)  # in the engine's own thread, which is waiting at the gate or at its loop
+        self.loop.call_soon_threadsafe(self.gate.run_errands)
+        assert done.wait(60)
 
     def name_weights(self, label: str) -> None:
         self.label = label

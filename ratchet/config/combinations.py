@@ -21,6 +21,7 @@ def refused(config: RunConfig) -> Iterator[str]:
     yield from _staleness(config)
     yield from _problems(config)
     yield from _engine(config)
+    yield from _adapter(config)
 
 
 def _batches(config: RunConfig) -> Iterator[str]:
@@ -133,15 +134,31 @@ def _engine(config: RunConfig) -> Iterator[str]:
         yield 'engine.name = "sglang" is reached by its HTTP API: set engine.url, "http://127.0.0.1:30000" say'
     if engine.command and not engine.url:
         yield "engine.command starts a server, and engine.url does not say where it answers: set engine.url too"
-    if engine.name == "ratchet":
+    if engine.name in ("ratchet", "transformers"):
         for name, given in (("url", engine.url), ("folder", engine.folder), ("options", engine.options)):
             if given:
                 yield (
-                    f'engine.{name} has no meaning for engine.name = "ratchet", which decodes in this process: set '
-                    f'engine.name = "vllm" or "sglang", or leave engine.{name} out'
+                    f'engine.{name} has no meaning for engine.name = "{engine.name}", which decodes in this process: '
+                    f'set engine.name = "vllm" or "sglang", or leave engine.{name} out'
                 )
     if engine.options and engine.url:
         yield (
             "engine.options are arguments of vLLM in this process, and engine.url names a server, which has its own: "
             "leave one of them out"
         )
+
+
+def _adapter(config: RunConfig) -> Iterator[str]:
+    lora = config.policy.lora
+    if lora.rank and not config.policy.model:
+        yield (
+            f"policy.lora.rank = {lora.rank} needs a model to adapt, and policy.model is empty: name one, or set "
+            "policy.lora.rank = 0"
+        )
+    if lora.rank and config.policy.decoder == "own":
+        yield (
+            f'policy.lora.rank = {lora.rank} trains by transformers and peft, which policy.decoder = "own" forbids: '
+            'set policy.decoder = "auto"'
+        )
+    if not lora.rank and (lora.four_bit or lora.targets):
+        yield "policy.lora.four_bit and policy.lora.targets say nothing at policy.lora.rank = 0: set a rank, 16 say"

@@ -116,10 +116,17 @@ class ElsewhereEngine:
     """See `core.protocols.Engine`. `close` must be called: the thread lives until then."""
 
     def __init__(
-        self, place: Place, *, context: int, max_rows: int, note: Callable[[str], None] = lambda text: None
+        self,
+        place: Place,
+        *,
+        context: int,
+        max_rows: int,
+        note: Callable[[str], None] = lambda text: None,
+        digest: Callable[[Mapping[str, Tensor]], str] = fingerprint,
     ) -> None:
-        """`note` is told, in a sentence, when the place died and came back. **Raises**: as `Place.open`."""
-        self._place, self._context, self._note = place, context, note
+        """`note` is told, in a sentence, when the place died and came back; `digest` makes the fingerprint that weights
+        are loaded with. **Raises**: as `Place.open`."""
+        self._place, self._context, self._note, self._digest = place, context, note, digest
         self._held: _Held | None = None
         self._life, self._revived = 0, False
         self._names = itertools.count()
@@ -261,7 +268,7 @@ class ElsewhereEngine:
                 ) from gone
             self._revived = True
             self._note(f"The engine died and is brought back: {gone}")
-            if (now := fingerprint(held.weights)) != held.label.fingerprint:
+            if (now := self._digest(held.weights)) != held.label.fingerprint:
                 raise EngineError(
                     f"The engine died, and weights {held.label.version} cannot be loaded again: they have changed "
                     f"meanwhile ({now} now, {held.label.fingerprint} when they were handed over). Go on from the last "

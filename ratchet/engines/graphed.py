@@ -23,7 +23,7 @@ from ratchet.core.rollout import Tokens
 from ratchet.core.shape import ModelShape
 from ratchet.kernels.layout import layout_of, pack
 from ratchet.kernels.reference import OPS, OPS_BF16, attend, normed_and_rotated
-from ratchet.policy.decoder import Decoder, Layer
+from ratchet.policy.decoder import Decoder, Layer, after_attention
 
 POSITIONS = 256
 """The cache grows, and steps are recorded, by this many positions."""
@@ -110,12 +110,12 @@ class GraphedRunner:
         ends = np.concatenate([[0], np.cumsum(lengths)])
         for i, layer in enumerate(self._decoder.layers):
             assert isinstance(layer, Layer)
-            q, k, v = self._project(layer, x, self._decoder.cos_sin[layout.position])
+            q, k, v = self._project(layer, x, self._decoder.turns(i)[layout.position])
             for p, mine in enumerate(slots):
                 span = slice(int(ends[p]), int(ends[p + 1]))
                 self._keys[i][mine, :, : lengths[p]] = k[span].transpose(0, 1)
                 self._values[i][mine, :, : lengths[p]] = v[span].transpose(0, 1)
-            x = self._finish(layer, x, attend(q, k, v, layout).float())
+            x = self._finish(layer, x, attend(q, k, v, layout, self.shape.window).float())
         rows = [self._rows[s] for s in slots]
         return rows, self._logits(x[torch.from_numpy(ends[1:] - 1).to(self.device)])
 
@@ -189,12 +189,17 @@ class GraphedRunner:
         """Return logits (rows, V) and write keys and values at each row's position. Rows beyond the live are junk."""
         shape, decoder, position = self.shape, self._decoder, self._position[:rows]
         index = torch.arange(rows, device=self.device)
-        seen = (torch.arange(longest, device=self.device) <= position[:, None])[:, None, None]
+        place = torch.arange(longest, device=self.device)
+        seen = place <= position[:, None]
+        if shape.window:
+            seen &= place > position[:, None] - shape.window
+        seen = seen[:, None, None]
         x = F.embedding(self._token[:rows], decoder.embedding).float()
-        turn = decoder.cos_sin[position]
+        turned = decoder.cos_sin[position]
+        upright = decoder.upright[position] if shape.unrotated else turned
         for i, layer in enumerate(decoder.layers):
             assert isinstance(layer, Layer)
-            q, k, v = self._project(layer, x, turn)
+            q, k, v = self._project(layer, x, upright if i in shape.unrotated else turned)
             self._keys[i][index, :, position] = k
             self._values[i][index, :, position] = v
             # The query heads of one key head stand as so many queries, so that no key is copied for them.
@@ -263,10 +268,7 @@ class GraphedRunner:
         return q.to(self._precision), k.to(self._precision), v.to(self._precision)
 
     def _finish(self, layer: Layer, x: Tensor, mixed: Tensor) -> Tensor:
-        ops = self._decoder.ops
-        x = x + ops.linear(mixed, layer.out, None)
-        gate_up = ops.linear(ops.rms_norm(x, layer.mlp_norm, self.shape.norm_eps), layer.gate_up, None)
-        return x + ops.linear(ops.swiglu(gate_up), layer.down, None)
+        return after_attention(self._decoder.ops, layer, x, mixed, self.shape.norm_eps)
 
     def _logits(self, x: Tensor) -> Tensor:
         decoder = self._decoder

@@ -31,8 +31,12 @@ class WeightFolder:
         save_model: Callable[[Path], None],
         split: Split,
         dtype: Literal["float32", "bfloat16"],
+        *,
+        readable: bool = True,
     ) -> None:
         """An empty `parent` takes shared memory where there is any. `save_model` writes a whole model folder.
+
+        `readable` says whether the weights are those of our own decoder, so that an engine's can be told by them.
 
         **Raises**: `ConfigError` if the folder cannot be written.
         """
@@ -50,6 +54,7 @@ class WeightFolder:
         self.dtype = dtype
         """Precision that the engine computes in, as the policy does."""
         self._split, self._precision = split, torch.bfloat16 if dtype == "bfloat16" else torch.float32
+        self._readable = readable
         self._newest: Path | None = None
         save_model(self.start)
 
@@ -58,7 +63,12 @@ class WeightFolder:
         return {name: weight.detach().to(self._precision) for name, weight in self._split(weights).items()}
 
     def digest(self, weights: Mapping[str, Tensor]) -> str:
-        """Return the fingerprint of weights as an engine holds them: rounded, and by our names."""
+        """Return the fingerprint of weights as an engine holds them: rounded, and by our names.
+
+        Empty for those of another form, which have no such names: an adapter, another architecture.
+        """
+        if not self._readable:
+            return ""
         return fingerprint({name: weight.detach().to(self._precision) for name, weight in weights.items()})
 
     def write(self, weights: Mapping[str, Tensor], version: int) -> Path:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import torch
 
-from ratchet.config.schema import RunConfig
+from ratchet.config.schema import LoraSection, RunConfig
 from ratchet.core.errors import ConfigError
 from ratchet.core.protocols import Sampling
 from ratchet.core.shape import ModelShape
-from ratchet.engines.build import local_engine
+from ratchet.engines.build import engine_here
 from ratchet.explore.handle import EngineSpeaker, Speaker
 from ratchet.explore.remote import RemoteSpeaker
 from ratchet.policy.checkpoint import read_config
@@ -54,9 +54,10 @@ class Frozen:
         sampling = Sampling(agent.max_tokens, agent.temperature, agent.top_p, agent.top_k)
         if agent.is_server:
             return RemoteSpeaker(agent.policy, agent.model, sampling, timeout_s=agent.timeout_s)
-        policy = Policy.load(self._folder(), device=self.device, dtype=self.config.policy.dtype)
+        asked = self.config.policy.model_copy(update={"chat_template": "", "lora": LoraSection()})
+        policy = Policy.load(self._folder(), device=self.device, dtype=self.config.policy.dtype, asked=asked)
         context = min(self.config.policy.context or policy.shape.context, policy.shape.context)
-        engine = local_engine(policy, context=context, max_rows=self.config.engine.max_rows)
+        engine = engine_here(self.config.engine, policy, context=context)
         engine.load(policy.weights(), 0, policy.fingerprint())
         return EngineSpeaker(engine, policy.tokenizer, sampling, context)
 

@@ -31,6 +31,7 @@ from ratchet.policy.policy import Policy
 from ratchet.policy.tokenizer import Tokenizer
 from ratchet.run.checkpoint import DISK_ERRORS, damage, seal, why
 from ratchet.run.observer import Observer
+from ratchet.run.parts import saved_policy
 from ratchet.train.trainer import Trainer
 
 FORMAT = 1
@@ -52,7 +53,7 @@ def warm_started(config: RunConfig, policy: Policy, observer: Observer) -> Polic
                 observer.note(f"Warm start: kept in {folder}")
                 return policy
     observer.note(f"Warm start: found in {folder}")
-    return Policy.load(folder, device=policy.device, dtype=config.policy.dtype)
+    return saved_policy(config, folder, device=policy.device)
 
 
 def warm_start_key(config: RunConfig, policy: Policy) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,7 @@ from ratchet.config.schema import EngineSection
 from ratchet.core.errors import RunError
 from ratchet.core.protocols import Completion, Engine, Request, Sampling
 from ratchet.core.rollout import StopReason, Tokens
-from ratchet.engines.build import engine_for
+from ratchet.engines.build import engine_for, runner_for
 from ratchet.engines.dense import DenseRunner
 from ratchet.engines.elsewhere import ElsewhereEngine
 from ratchet.engines.graphed import GraphedRunner, Replay
@@ -36,6 +36,13 @@ LOCAL = [
     "dense",
     "graphed",
     pytest.param("native", marks=pytest.mark.skipif(not native.available(), reason=native.why_not() or "")),
+    pytest.param(
+        "transformers",
+        marks=[
+            pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed"),
+            pytest.mark.filterwarnings("default"),  # its warnings are its own
+        ],
+    ),
 ]
 
 
@@ -74,7 +81,7 @@ AWAY = [
     pytest.param(
         "vllm",
         marks=pytest.mark.skipif(
-            importlib.util.find_spec("vllm") is None, reason="vLLM itself is not installed here: pip install vllm"
+            find_spec("vllm") is None, reason="vLLM itself is not installed here: pip install vllm"
         ),
     ),
 ]
@@ -86,6 +93,8 @@ def runner_of(kind: str, policy: Policy) -> Counting:
         return Counting(GraphedRunner(policy.shape, "float32", policy.device, Replay(graphs=True)))
     if kind == "native":
         return Counting(NativeRunner(policy.shape, "float32"))
+    if kind == "transformers":
+        return Counting(runner_for(policy, "transformers"))
     return Counting(DenseRunner(policy.shape, policy.decoder.ops, policy.device))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +20,7 @@ from ratchet.engines.graphed import (
     rounded_rows,
     why_no_graphs,
 )
+from ratchet.policy.decoder import Decoder
 from ratchet.policy.policy import Policy
 
 CPU = torch.device("cpu")
@@ -43,9 +46,30 @@ def test_rows_are_rounded_so_that_few_kinds_of_steps_exist() -> None:
     assert [rounded_positions(n) for n in (1, POSITIONS, POSITIONS + 1)] == [POSITIONS, POSITIONS, 2 * POSITIONS]
 
 
-@pytest.mark.parametrize("family", ["qwen3", "qwen2"])
-def test_rows_that_come_and_go_give_the_logits_of_the_plain_runner(family: str) -> None:
-    ours, plain = both(model(family=family, query_heads=4, key_heads=2))
+def with_form(policy: Policy, **changes: object) -> Policy:
+    """Return a policy of another form, its biases not zero."""
+    shape = replace(policy.shape, **changes)
+    decoder = Decoder(shape, policy.decoder.ops)
+    decoder.initialise(torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        for name, weight in decoder.named_parameters():
+            if name.endswith("_bias"):
+                weight.normal_(0, 0.3, generator=torch.Generator().manual_seed(len(name)))
+    return Policy(decoder, policy.tokenizer, policy.device, policy.dtype)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        {},
+        {"qk_norm": False, "qkv_bias": True},
+        {"window": 6},
+        {"unrotated": (1,)},
+        {"out_bias": True, "mlp_bias": True},
+    ],
+)
+def test_rows_that_come_and_go_give_the_logits_of_the_plain_runner(form: dict[str, object]) -> None:
+    ours, plain = both(with_form(model(query_heads=4, key_heads=2), **form))
     open_rows: list[tuple[int, int]] = []
     rng = np.random.default_rng(1)
     for turn in range(8):

@@ -132,4 +132,4 @@ def test_demonstrations_are_turns_that_the_environment_itself_would_have_played(
 
 def test_bounds_that_are_swapped_are_refused_with_a_sentence() -> None:
     with pytest.raises(ConfigError, match=r"agents_min = 9 is above agents_max = 3; swap them"):
-        build_environment("swarm", {"agents_min": 9, "agents_max": 3})
+        build_environment("swarm", {"agents_min": 9, "agents_max": 3, "few_max": 9})

@@ -118,7 +118,7 @@ def test_a_tiny_judge_is_warm_started_trained_evaluated_and_reported(config) -> 
     assert [row["step"] for row in store.metrics()] == [0, 1]
     assert store.metrics()[0]["gate/logp_diff_max"] < 1e-4
     assert [e["kind"] for e in store.events()] == [
-        "start", "reward_probe", "checkpoint", "gate", "eval", "checkpoint", "finished",
+        "start", "reward_probe", "checkpoint", "model", "gate", "eval", "checkpoint", "finished",
     ]  # fmt: skip
     assert store.status()["state"] == "finished"
     assert (folder / "report.md").is_file()
