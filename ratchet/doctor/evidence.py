@@ -9,6 +9,7 @@ import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -192,9 +193,15 @@ def evidence_of_rows(
     The names are those of our own runs.
     """
     rows = rows[-last:]
-    names = dict.fromkeys(name for row in rows for name in row if name != "step")
+    names = dict.fromkeys(chain.from_iterable(rows))
+    names.pop("step", None)
+    steps = np.array([row["step"] for row in rows], dtype=np.int64)
     raw = {}
     for name in names:
-        points = [(int(row["step"]), float(row[name])) for row in rows if name in row]
-        raw[name] = (name, np.array([s for s, _ in points], dtype=np.int64), np.array([v for _, v in points]))
+        column = [row.get(name) for row in rows]
+        at = steps
+        if None in column:  # not every step has every metric
+            there = [value is not None for value in column]
+            at, column = steps[there], [value for value in column if value is not None]
+        raw[name] = (name, at, np.array(column, dtype=np.float64))
     return Evidence(raw, "ratchet", settings or {}, online=True)

@@ -13,7 +13,7 @@ from ratchet.config.schema import RunConfig
 SLOWER = 0.3
 """What the learning rate is multiplied by."""
 FRESHER = 4
-"""What the interval between refreshes of the sampler is divided by."""
+"""What the interval between refreshes of the sampler is divided by, if the run was never well with a smaller one."""
 LEAST_KL = 0.01
 """Coefficient of the KL term where there was none; a larger one is doubled."""
 MASK = (0.5, 2.0)
@@ -51,11 +51,13 @@ def _sync(config: RunConfig, step: int) -> Remedy | None:
     largest = int(max(values_of(config.sync.interval)))
     if config.sync.offline or config.data.from_run or largest == 1:
         return None
-    interval = max(1, largest // FRESHER)
+    interval, why = max(1, largest // FRESHER), ""
+    if step and (well := int(max(at(config.sync.interval, s) for s in range(step)))) < largest:
+        interval, why = well, f", as up to step {step}"
     return Remedy(
         "sync",
         {"sync": {"interval": interval}},
-        f"sample with weights that are at most {interval} steps old (sync.interval, at most {largest} before)",
+        f"refresh the sampler every {interval} steps{why} (sync.interval, up to {largest} before)",
     )
 
 

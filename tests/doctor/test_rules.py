@@ -154,3 +154,16 @@ def test_seven_points_are_too_few_to_say_anything() -> None:
 
 def test_a_series_of_constants_is_no_finding_but_the_lack_of_learning() -> None:
     assert names(with_reward(np.full(100, 0.5))) == {"no_learning"}
+
+
+def test_what_a_spike_in_the_newest_step_did_is_not_known_yet() -> None:
+    rng = np.random.default_rng(4)
+    rows = [
+        {"step": i, "reward/mean": 0.5 + rng.normal(0, 0.02), "kl/ref": 0.02 + rng.normal(0, 0.001)} for i in range(40)
+    ]
+    rows[-1]["kl/ref"] = 3.0
+    (newest,) = LOOK["kl_spikes"](evidence_of_rows(rows))
+    assert newest.sentence.endswith("there is no reward before and after to tell what it did.")
+    later = [{**row, "step": 40 + i} for i, row in enumerate(rows[:10])]
+    (known,) = LOOK["kl_spikes"](evidence_of_rows([*rows, *later]))
+    assert known.sentence.endswith("the reward went on as before.")

@@ -181,6 +181,7 @@ def test_remedies_come_in_order_and_only_where_they_apply(config: Config) -> Non
     names = [choose_remedy(stale, 5, used).name for used in ((), ("sync",), ("sync", "lr"), ("sync", "lr", "kl"))]
     assert names == ["sync", "lr", "kl", "mask"]
     assert choose_remedy(stale, 5, ()).changes == {"sync": {"interval": 5}}
+    assert choose_remedy(stale, 2, ()).changes == {"sync": {"interval": 1}}, "what it was well with until then"
     assert choose_remedy(stale, 5, (), wanted=("kl",)).changes == {"algorithm": {"kl_coef": 0.01}}
     fresh = config("guard.enabled=true")
     assert choose_remedy(fresh, 5, ()).name == "lr"

@@ -170,14 +170,21 @@ def kl_spikes(evidence: Evidence) -> Iterator[Finding]:
         at = at[values[at] >= HARMLESS / 2]
         if not len(at):
             continue
-        harm = [int(steps[i]) for i in at if evidence.reward is not None and harmed(evidence.reward, int(steps[i]))]
+        judged = {int(steps[i]): evidence.reward and harmed(evidence.reward, int(steps[i])) for i in at}
+        harm = [step for step, was in judged.items() if was]
+        if harm:
+            after = f"the reward fell after step {harm[0]}"
+        elif False in judged.values():
+            after = "the reward went on as before"
+        else:
+            after = "there is no reward before and after to tell what it did"
         many = f"{len(at)} spikes" if len(at) > 1 else "a spike"
         told = ", ".join(str(int(s)) for s in steps[at[:5]])
         yield found(
             "kl_spikes", Severity.WARNING if harm else Severity.INFO, curve,
             (curve.at(int(steps[at[0]])), curve.at(int(steps[at[-1]]))),
             f"{name} has {many} (step {told}{', ...' if len(at) > 5 else ''}), up to {short(float(values[at].max()))}; "
-            + (f"the reward fell after step {harm[0]}." if harm else "the reward went on as before."),
+            f"{after}.",
             numbers={"count": len(at), "largest": float(values[at].max()), "harmful": len(harm)},
             causes=ranked((), ("One batch held very long or very unlikely answers.",
                                "The estimate from sampled tokens has heavy tails (k3).")),
@@ -188,10 +195,15 @@ def kl_spikes(evidence: Evidence) -> Iterator[Finding]:
         return
 
 
-def harmed(reward: Shape, step: int) -> bool:
-    """Return whether the reward after a step is below that before it, by more than noise and by a word's worth."""
+def harmed(reward: Shape, step: int) -> bool | None:
+    """Return whether the reward after a step is below that before it, by more than noise and by a word's worth.
+
+    None for the first and the last step, which have nothing before or nothing after them.
+    """
     curve = reward.curve
     at, width = curve.at(step), max(3, curve.edge)
+    if not 0 < at < len(curve) - 1:
+        return None
     before, after = curve.level(at - width, at), curve.level(at + 1, at + 1 + width)
     return before - after >= reward.worth and curve.counts(before - after, width)
 
