@@ -74,15 +74,15 @@ def config_of(args: argparse.Namespace, end: int, folder: str) -> GRPOConfig:
         generation = {"sequence_bias": {(end,): args.end_bias}}
     return GRPOConfig(
         output_dir=folder,
-        per_device_train_batch_size=batch,
-        gradient_accumulation_steps=1,
+        per_device_train_batch_size=args.micro or batch,
+        gradient_accumulation_steps=batch // (args.micro or batch),
         num_generations=args.samples,
         max_completion_length=args.new_tokens,
         max_steps=args.steps + WARM_UP,
         learning_rate=1e-4,
         save_strategy="no",
         report_to=[],
-        use_cpu=True,
+        use_cpu=args.device == "cpu",
         disable_tqdm=True,
         logging_steps=1000,
         bf16=args.precision == "bf16",
@@ -104,6 +104,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--end-bias", type=float)
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument("--micro", type=int, default=0, help="answers per pass; 0 takes all of them")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

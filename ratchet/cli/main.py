@@ -13,7 +13,7 @@ import click
 from ratchet import __version__
 from ratchet.cli.commands import looking, making, playing, showing, training
 from ratchet.cli.exits import EXIT_FAILED, EXIT_INPUT
-from ratchet.core.errors import ConfigError, RatchetError
+from ratchet.core.errors import ConfigError, EngineError, RatchetError
 
 
 class Commands(click.Group):
@@ -22,7 +22,7 @@ class Commands(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
-        except ConfigError as error:
+        except (ConfigError, EngineError) as error:
             click.echo(f"ratchet: {error}", err=True)
             sys.exit(EXIT_INPUT)
         except RatchetError as error:

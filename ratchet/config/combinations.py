@@ -20,6 +20,7 @@ def refused(config: RunConfig) -> Iterator[str]:
     yield from _replay(config)
     yield from _staleness(config)
     yield from _problems(config)
+    yield from _engine(config)
     yield from _adapter(config)
 
 
@@ -124,6 +125,26 @@ def _problems(config: RunConfig) -> Iterator[str]:
         yield (
             f"positives.per_step = {positives} takes successes from the recorded rollouts, and record.rollouts = false "
             "keeps none: set it to true, or positives.per_step = 0"
+        )
+
+
+def _engine(config: RunConfig) -> Iterator[str]:
+    engine = config.engine
+    if engine.name == "sglang" and not engine.url:
+        yield 'engine.name = "sglang" is reached by its HTTP API: set engine.url, "http://127.0.0.1:30000" say'
+    if engine.command and not engine.url:
+        yield "engine.command starts a server, and engine.url does not say where it answers: set engine.url too"
+    if engine.name in ("ratchet", "transformers"):
+        for name, given in (("url", engine.url), ("folder", engine.folder), ("options", engine.options)):
+            if given:
+                yield (
+                    f'engine.{name} has no meaning for engine.name = "{engine.name}", which decodes in this process: '
+                    f'set engine.name = "vllm" or "sglang", or leave engine.{name} out'
+                )
+    if engine.options and engine.url:
+        yield (
+            "engine.options are arguments of vLLM in this process, and engine.url names a server, which has its own: "
+            "leave one of them out"
         )
 
 

@@ -189,11 +189,31 @@ class BufferSection(Section):
 class EngineSection(Section):
     """The sampler."""
 
-    name: Literal["ratchet", "transformers"] = Field(
+    name: Literal["ratchet", "transformers", "vllm", "sglang"] = Field(
         "ratchet",
-        description="Engine in this process: the project's own decoder, where the model has its form, or transformers.",
+        description="ratchet is the project's own decoder in this process, where the model has its form; transformers "
+        "is that library in this process; vllm runs in this process or, with url, behind a server; sglang behind one.",
     )
     max_rows: int = Field(512, ge=1, description="Most sequences generated at once; the rest wait their turn.")
+    graphs: bool = Field(True, description="On a GPU, replay the steps of ratchet's decoder as CUDA graphs.")
+    compile: bool = Field(False, description="On a GPU, let torch.compile fuse ratchet's decoder; the start is slower.")
+    url: str = Field(
+        "", pattern=r"^(https?://.+)?$", description="Address of the engine's server, http://127.0.0.1:8000 say."
+    )
+    command: str = Field(
+        "",
+        description="Words that start the server, and start it again if it dies; {model} stands for the folder of the "
+        "policy it begins with. Empty: somebody else starts it.",
+    )
+    folder: str = Field(
+        "", description="Folder in which a server finds new weights; empty takes this machine's shared memory."
+    )
+    start_s: float = Field(600.0, gt=0, description="Most seconds a server may take to come up, or back.")
+    timeout_s: float = Field(1800.0, gt=0, description="Most seconds a server may take for one answer or one load.")
+    memory: float = Field(0.4, gt=0, le=1, description="Share of the GPU's memory that vLLM in this process takes.")
+    options: dict[str, object] = Field(
+        default_factory=dict, description="Further engine arguments of vLLM in this process, as its own page has them."
+    )
 
 
 class SubagentSection(Section):

@@ -4,6 +4,7 @@
     ├── ConfigError          the user's input cannot be used: exit code 2
     │   └── ModelError       a model folder cannot be used
     └── RunError             a run cannot go on: exit code 1
+        ├── EngineError      an engine elsewhere died twice, or holds other weights than it was given: exit code 2
         ├── GateError        sampler and trainer disagree before the first step
         ├── NumericsError    a number that must be finite is not
         └── CheckpointError  a checkpoint is damaged or cannot be written
@@ -31,6 +32,10 @@ class ModelError(ConfigError):
 
 class RunError(RatchetError):
     """A run cannot go on: exit code 1."""
+
+
+class EngineError(RunError):
+    """An engine elsewhere died twice, or holds other weights than it was given. A person must look: exit code 2."""
 
 
 class GateError(RunError):

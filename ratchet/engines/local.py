@@ -23,7 +23,7 @@ from ratchet.core.errors import RunError
 from ratchet.core.protocols import Completion, Request
 from ratchet.core.rollout import Floats, StopReason, Tokens
 from ratchet.engines.runner import Runner
-from ratchet.engines.sampling import draw, uniforms
+from ratchet.engines.sampling import draw, draw_plain, uniforms
 from ratchet.policy.tokenizer import Tokenizer
 
 Column = NDArray[Any]
@@ -226,15 +226,15 @@ class LocalEngine:
         started = time.perf_counter()
         live, device = self._live, logits.device
         length = live.length[rows].copy()
-        drawn = draw(
-            logits,
-            torch.from_numpy(uniforms(live.seed[rows], length)).to(device),
-            torch.from_numpy(live.temperature[rows]).to(device),
-            torch.from_numpy(live.top_p[rows]).to(device),
-            torch.from_numpy(live.top_k[rows]).to(device),
-        )
+        uniform = torch.from_numpy(uniforms(live.seed[rows], length)).to(device)
+        plain = (live.temperature[rows] == 1) & (live.top_p[rows] >= 1) & (live.top_k[rows] == 0)
+        if plain.all():  # known here, so that a GPU need not be asked; its column of kept mass is 0 already
+            drawn: tuple[Tensor, ...] = draw_plain(logits, uniform)
+        else:
+            settings = (live.temperature[rows], live.top_p[rows], live.top_k[rows])
+            drawn = draw(logits, uniform, *(torch.from_numpy(column).to(device) for column in settings))
         at = np.arange(len(live))[rows], length
-        for column, values in zip((live.tokens, live.logprob, live.log_kept), drawn, strict=True):
+        for column, values in zip((live.tokens, live.logprob, live.log_kept), drawn, strict=False):
             column[at] = values.cpu().numpy()
         live.length[rows] += 1
         for i in np.flatnonzero(live.told[rows]) + (rows.start or 0):

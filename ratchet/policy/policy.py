@@ -127,7 +127,11 @@ class Policy:
 
     def fingerprint(self) -> str:
         """Return a digest of the weights: twelve hexadecimal digits."""
-        own = fingerprint(self.weights())
+        return self.fingerprint_of(self.weights())
+
+    def fingerprint_of(self, weights: Mapping[str, Tensor]) -> str:
+        """Return the digest of the policy with other weights, such as `weights` gives."""
+        own = fingerprint(weights)
         base = self.origin.base
         return own if base is None else hashlib.blake2b(f"{base.fingerprint} {own}".encode(), digest_size=6).hexdigest()
 

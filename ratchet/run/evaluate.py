@@ -13,12 +13,13 @@ from ratchet.config.schema import RunConfig
 from ratchet.core.protocols import Engine, Environment
 from ratchet.core.rollout import Group
 from ratchet.core.task import Split
+from ratchet.engines.build import engine_here
 from ratchet.environments.table import close_environment
 from ratchet.explore.explorer import ExploreLimits, Explorer
 from ratchet.policy.tokenizer import Tokenizer
 from ratchet.run.checkpoint import checkpoint_path, chosen_checkpoint
 from ratchet.run.frozen import Frozen
-from ratchet.run.parts import Parts, engine_for, make_environment, plan_for, saved_policy
+from ratchet.run.parts import Parts, make_environment, plan_for, saved_policy
 from ratchet.run.source import sampling_of
 from ratchet.store.run_store import RunStore
 
@@ -64,7 +65,7 @@ def evaluate_checkpoint(
     try:
         policy = saved_policy(config, path)
         plan = plan_for(config, policy, environment)
-        engine = engine_for(config, policy, plan.context_tokens)
+        engine = engine_here(config.engine, policy, context=plan.context_tokens)
         engine.load(policy.weights(), 0, policy.fingerprint())
         frozen = Frozen(config, checkpoint_path(run / "checkpoints", 0), policy.device)
 

@@ -11,7 +11,7 @@ from ratchet.config.schema import LoraSection, RunConfig
 from ratchet.core.errors import ConfigError
 from ratchet.core.protocols import Sampling
 from ratchet.core.shape import ModelShape
-from ratchet.engines.build import local_engine
+from ratchet.engines.build import engine_here
 from ratchet.explore.handle import EngineSpeaker, Speaker
 from ratchet.explore.remote import RemoteSpeaker
 from ratchet.policy.checkpoint import read_config
@@ -57,9 +57,7 @@ class Frozen:
         asked = self.config.policy.model_copy(update={"chat_template": "", "lora": LoraSection()})
         policy = Policy.load(self._folder(), device=self.device, dtype=self.config.policy.dtype, asked=asked)
         context = min(self.config.policy.context or policy.shape.context, policy.shape.context)
-        engine = local_engine(
-            policy, context=context, max_rows=self.config.engine.max_rows, name=self.config.engine.name
-        )
+        engine = engine_here(self.config.engine, policy, context=context)
         engine.load(policy.weights(), 0, policy.fingerprint())
         return EngineSpeaker(engine, policy.tokenizer, sampling, context)
 

@@ -23,6 +23,7 @@ from ratchet.config.schema import RunConfig
 from ratchet.core.errors import ConfigError, RatchetError, RunError
 from ratchet.core.protocols import Environment
 from ratchet.core.task import Split
+from ratchet.engines.build import check_engine
 from ratchet.environments.table import UsesSandbox, close_environment
 from ratchet.explore.recorded import RecordedGroups
 from ratchet.loggers.table import make_loggers
@@ -57,7 +58,7 @@ from ratchet.run.parts import (
     saved_policy,
     teacher_of,
 )
-from ratchet.run.source import recorded_groups
+from ratchet.run.source import recorded_groups, sampling_of
 from ratchet.run.sync import Weights, frozen
 from ratchet.run.turning import clear_away, declare, pending
 from ratchet.run.warm_start import warm_started
@@ -86,6 +87,7 @@ def train(config: RunConfig, observer: Observer | None = None, *, diagnose: Diag
     set_threads(config)
     algorithm = make_algorithm(config)
     check_buffer(config)
+    check_engine(config.engine, sampling_of(config))
     watching = Watching(observer, diagnose, make_loggers(config.log))
     environment = make_environment(config)
     try:

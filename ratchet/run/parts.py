@@ -24,8 +24,7 @@ from ratchet.config.schema import LoraSection, RunConfig
 from ratchet.core.errors import ConfigError
 from ratchet.core.protocols import Engine, Environment
 from ratchet.core.task import Split
-from ratchet.engines.build import local_engine
-from ratchet.engines.local import LocalEngine
+from ratchet.engines.build import engine_for
 from ratchet.environments.single_turn import Alphabet
 from ratchet.environments.table import UsesSandbox, build_environment
 from ratchet.explore.recorded import RecordedGroups
@@ -40,7 +39,7 @@ from ratchet.run.frozen import Frozen
 from ratchet.run.guard import Guard
 from ratchet.run.observer import Observer
 from ratchet.run.positives import Positives, check_positives
-from ratchet.run.source import Source, explorer_of
+from ratchet.run.source import Source, explorer_of, sampling_of
 from ratchet.run.sync import MemorySync
 from ratchet.run.waiting import Waits
 from ratchet.run.watching import Watching
@@ -176,7 +175,7 @@ def assemble(
 ) -> Parts:
     """Return the parts of a run, wired. `table` stands where `state` stands; `recorded` takes the explorer's place."""
     policy = models.policy
-    engine = engine_for(config, policy, plan.context_tokens)
+    engine = _engine(config, policy, plan, store, watching.observer)
     schedule = Schedule(config.sync)
     wanted = frozenset(schedule.version_for(k) for k in range(config.train.steps))
     explore, seed = config.explore, config.run.seed
@@ -219,9 +218,15 @@ def assemble(
     return parts
 
 
-def engine_for(config: RunConfig, policy: Policy, context: int) -> LocalEngine:
-    """Return the engine the config names; it holds no weights yet."""
-    return local_engine(policy, context=context, max_rows=config.engine.max_rows, name=config.engine.name)
+def _engine(config: RunConfig, policy: Policy, plan: Plan, store: RunStore, observer: Observer) -> Engine:
+    """Return the engine the config names; what becomes of one that lives elsewhere is told, and an event."""
+
+    def note(text: str) -> None:
+        observer.note(text)
+        store.append_event("engine", -1, what=text)
+
+    sampling = sampling_of(config)
+    return engine_for(config.engine, policy, context=plan.context_tokens, sampling=sampling, note=note)
 
 
 def _loggers(config: RunConfig, store: RunStore, made: Sequence[Named]) -> Loggers:

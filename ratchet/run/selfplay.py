@@ -22,6 +22,7 @@ from ratchet.core.errors import ConfigError
 from ratchet.core.protocols import Outcome, PolicyHandle
 from ratchet.core.rollout import Rollout
 from ratchet.core.task import Split, Task
+from ratchet.engines.build import engine_here
 from ratchet.environments.reproduce import Reproduce, Role
 from ratchet.environments.reproduce_edits import added_test, apply_edits, read_edits
 from ratchet.environments.table import close_environment
@@ -30,7 +31,7 @@ from ratchet.rewards.execution import FAILED, RunOutcome, best_patch, selfplay_s
 from ratchet.run.checkpoint import chosen_checkpoint
 from ratchet.run.evaluate import interval
 from ratchet.run.observer import Observer
-from ratchet.run.parts import engine_for, make_environment, plan_for, saved_policy
+from ratchet.run.parts import make_environment, plan_for, saved_policy
 from ratchet.run.source import sampling_of
 from ratchet.store.run_store import RunStore
 
@@ -111,7 +112,7 @@ def selfplay(run: Path, step: int | None, *, tasks: int, size: int, observer: Ob
             )
         policy = saved_policy(config, path)
         plan = plan_for(config, policy, environment)
-        engine = engine_for(config, policy, plan.context_tokens)
+        engine = engine_here(config.engine, policy, context=plan.context_tokens)
         engine.load(policy.weights(), 0, policy.fingerprint())
         split = Split("test", config.run.seed)
         limits = ExploreLimits(context=plan.context_tokens, rollout_timeout_s=config.explore.rollout_timeout_s)

@@ -28,7 +28,8 @@ class Tally:
         self.sums[name] = self.sums.get(name, 0.0) + float(values.detach().double().sum())
 
     def peak(self, name: str, values: Tensor) -> None:
-        """Remember the largest value of a column."""
+        """Add a column's sum, and remember its largest value."""
+        self.add(name, values)
         if len(values):
             self.largest[name] = max(self.largest.get(name, 0.0), float(values.detach().max()))
 

@@ -385,6 +385,7 @@ class Trainer:
             }
         if len(tally.losses) == 1 and not self._foreign and not any(stale):  # otherwise it is the policy's own drift
             metrics["sampler/logp_diff_max"] = tally.largest.get("logp_difference", 0.0)
+            metrics["sampler/logp_diff_mean"] = tally.mean("logp_difference")
             metrics["kl/sampler"] = tally.mean("kl_old")
         return metrics | tally.times()
 

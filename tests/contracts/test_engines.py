@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,25 +12,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders import tiny_policy, within
+from builders import within
+from engine_requests import CONTEXT, ask, kept_by_hand, logits_after, model, request_for
+from engine_servers import Served, inside, served, standing_in_for_vllm
 from torch import Tensor
 
+from ratchet.config.schema import EngineSection
 from ratchet.core.errors import RunError
 from ratchet.core.protocols import Completion, Engine, Request, Sampling
 from ratchet.core.rollout import StopReason, Tokens
-from ratchet.engines.build import runner_for
+from ratchet.engines.build import engine_for, runner_for
 from ratchet.engines.dense import DenseRunner
+from ratchet.engines.elsewhere import ElsewhereEngine
+from ratchet.engines.graphed import GraphedRunner, Replay
 from ratchet.engines.local import LocalEngine
 from ratchet.engines.native_runner import NativeRunner
 from ratchet.engines.runner import Runner
 from ratchet.engines.scripted import ScriptedEngine
 from ratchet.kernels import native
-from ratchet.kernels.layout import layout_of
 from ratchet.policy.policy import Policy
 
-CONTEXT = 96
 LOCAL = [
     "dense",
+    "graphed",
     pytest.param("native", marks=pytest.mark.skipif(not native.available(), reason=native.why_not() or "")),
     pytest.param(
         "transformers",
@@ -39,10 +44,6 @@ LOCAL = [
         ],
     ),
 ]
-
-
-def model(seed: int = 0, **changes: object) -> Policy:
-    return tiny_policy(seed=seed, **{"head_size": 16, "query_heads": 2, "key_heads": 1, **changes})
 
 
 @dataclass
@@ -73,7 +74,23 @@ class Counting:
         self.runner.release(rows)
 
 
+AWAY = [
+    "vllm-server",
+    "vllm-inside",
+    "sglang",
+    pytest.param(
+        "vllm",
+        marks=pytest.mark.skipif(
+            find_spec("vllm") is None, reason="vLLM itself is not installed here: pip install vllm"
+        ),
+    ),
+]
+"""The first three: our adapters over fakes that speak the documented APIs. The last: the library itself."""
+
+
 def runner_of(kind: str, policy: Policy) -> Counting:
+    if kind == "graphed":  # on a CPU it computes what a GPU would record
+        return Counting(GraphedRunner(policy.shape, "float32", policy.device, Replay(graphs=True)))
     if kind == "native":
         return Counting(NativeRunner(policy.shape, "float32"))
     if kind == "transformers":
@@ -98,10 +115,60 @@ def engine_of(kind: str, policy: Policy) -> Engine:
     """An engine whose answers are long and depend on the seed."""
     if kind == "scripted":
         return scripted(policy, lambda prompt, seed: f"{seed % 10}" * 60)
+    if kind in ("vllm-server", "sglang"):
+        engine, server = served(kind, policy, CONTEXT, Sampling(max_tokens=12))
+        OPEN.extend([engine, server])
+        return engine
+    if kind == "vllm-inside":
+        OPEN.append(inside(policy, CONTEXT, Sampling(max_tokens=12)))
+        return OPEN[-1]
+    if kind == "vllm":
+        section = EngineSection(name="vllm", max_rows=16, memory=0.2, options={"enforce_eager": True})
+        made = engine_for(section, policy, context=CONTEXT, sampling=Sampling(max_tokens=12), note=print)
+        made.load(policy.weights(), 0, policy.fingerprint())
+        OPEN.append(made)
+        return made
     return local(kind, policy)[0]
 
 
-@pytest.fixture(params=[*LOCAL, "scripted"])
+OPEN: list[Engine | Served] = []
+"""Engines and servers with threads, to be closed after each test."""
+
+
+@pytest.fixture(autouse=True)
+def closing(request: pytest.FixtureRequest) -> Iterator[None]:
+    fake = standing_in_for_vllm() if "vllm-inside" in request.node.name else nullcontext()
+    with fake:
+        yield
+        while OPEN:
+            OPEN.pop(0).close()
+
+
+def hold_in_mid_answer(engine: Engine, kind: str) -> Callable[[], Awaitable[None]]:
+    """Return what waits until some tokens of an answer are there, with the model standing still."""
+    server = next((one for one in OPEN if isinstance(one, Served)), None)
+
+    fake = engine._place._engine if isinstance(engine, ElsewhereEngine) and kind == "vllm-inside" else None
+
+    async def wait() -> None:
+        if server is not None:
+            assert await asyncio.to_thread(server.gate.reached.wait, 10)
+        elif fake is not None:
+            assert await asyncio.to_thread(fake.reached.wait, 10)
+        elif isinstance(engine, ElsewhereEngine):  # vLLM itself: its answers say how far they are
+            await asyncio.sleep(0.05)
+        else:
+            for _ in range(6):
+                await asyncio.sleep(0)
+
+    if server is not None:
+        server.gate.hold_at = server.gate.steps + 5
+    if fake is not None:
+        fake.hold_at = fake.steps + 5
+    return wait
+
+
+@pytest.fixture(params=[*LOCAL, "scripted", *AWAY])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -109,25 +176,6 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=LOCAL)
 def local_kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
-
-
-def request_for(policy: Policy, text: str = "1+2=?", seed: int = 1, **sampling: object) -> Request:
-    return Request(policy.tokenizer.encode(text), Sampling(**{"max_tokens": 12, **sampling}), seed)
-
-
-def ask(engine: Engine, requests: Sequence[Request]) -> list[Completion]:
-    async def gather() -> list[Completion]:
-        return list(await asyncio.gather(*(engine.generate(r) for r in requests)))
-
-    return asyncio.run(gather())
-
-
-def logits_after(policy: Policy, prompt: Tokens, output: Tokens) -> Tensor:
-    """Return the (T, V) logits each output token was drawn from, by one full forward pass."""
-    tokens = np.concatenate([prompt, output[:-1]]).astype(np.int64)
-    with torch.no_grad():
-        hidden = policy.decoder(torch.from_numpy(tokens), layout_of([len(tokens)], [-1], policy.device))
-        return (hidden @ policy.decoder.head.T)[len(prompt) - 1 :].double()
 
 
 # --- What every engine promises.
@@ -174,15 +222,17 @@ def test_a_load_in_mid_answer_shows_in_its_two_versions(kind: str) -> None:
     length = len(ask(engine, [request])[0].output)
     assert length > 8, "the test needs a long answer"
 
+    some_tokens = hold_in_mid_answer(engine, kind)
+
     async def load_between() -> Completion:
         waiting = asyncio.ensure_future(engine.generate(request))
-        for _ in range(6):
-            await asyncio.sleep(0)
+        await some_tokens()
         engine.load(policy.weights(), 3, "third")
         return await waiting
 
     done = asyncio.run(load_between())
     assert (done.version, done.last_version, done.fingerprint) == (0, 3, "third")
+    assert len(done.switches) == (kind != "scripted"), "each token knows its version"
     after = ask(engine, [request])[0]
     assert (after.version, after.last_version, engine.version) == (3, 3, 3)
 
@@ -283,21 +333,6 @@ def test_greedy_answers_are_those_of_transformers(
         assert done.output.tolist() == whole[0, prompt.shape[1] :].tolist()
         logp = logits_after(policy, request.prompt, done.output).log_softmax(-1)
         assert done.logprobs == pytest.approx(logp.max(-1).values.numpy(), abs=1e-5)  # at temperature 1
-
-
-def kept_by_hand(logits: np.ndarray, temperature: float, top_p: float, top_k: int) -> tuple[list[int], np.ndarray]:
-    """Return the tokens that survive, likeliest first, and the tempered probabilities of all."""
-    p = np.exp(logits / temperature - (logits / temperature).max())
-    p /= p.sum()
-    ranked = sorted(range(len(p)), key=lambda v: (-p[v], v))
-    ranked = ranked[: top_k or len(ranked)]
-    mass, kept = 0.0, []
-    for v in ranked:
-        kept.append(v)
-        mass += p[v] / p[ranked].sum()
-        if mass >= top_p:
-            break
-    return kept, p
 
 
 @pytest.mark.parametrize(

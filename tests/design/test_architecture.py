@@ -191,6 +191,8 @@ def test_importing_the_package_loads_nothing_else() -> None:
         ("pyseccomp", {"sandbox"}),
         ("tensorboard", {"logs", "loggers"}),
         ("google", {"logs"}),
+        ("httpx", {"engines", "explore"}),
+        ("vllm", {"engines"}),
         ("wandb", {"loggers"}),
         ("starlette", {"serve"}),
         ("uvicorn", {"cli"}),
@@ -202,6 +204,11 @@ def test_importing_the_package_loads_nothing_else() -> None:
 )
 def test_a_library_is_imported_only_in_the_room_that_owns_it(library: str, rooms: set[str]) -> None:
     assert {room(p) for p in FILES for m in imports(p) if m.split(".")[0] == library} <= rooms
+
+
+def test_one_file_alone_imports_vllm() -> None:
+    here = [named(p) for p in FILES if any(m.split(".")[0] == "vllm" for m in imports(p))]
+    assert here == ["engines/vllm_inside.py"]
 
 
 def test_no_file_is_longer_than_a_person_reads() -> None:

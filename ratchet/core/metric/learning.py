@@ -217,6 +217,14 @@ AGREEMENT = (
         better=Better.LOWER,
     ),
     Metric(
+        "sampler/logp_diff_mean",
+        "Mean difference between the sampler's and the trainer's log-probability of a token, same weights.",
+        "mean over trained tokens of |log pi - log pi_sampler|, on steps with fresh data and one update",
+        "nats",
+        "below 1e-5 in float32, below 0.05 in bfloat16",
+        better=Better.LOWER,
+    ),
+    Metric(
         "gate/logp_diff_max",
         "The same difference, measured before the first step; above its tolerance the run does not start.",
         "max over tokens of |log pi - log pi_sampler| at step 0",

@@ -1,0 +1,140 @@
+"""SGLang behind HTTP: tokens in, tokens out, weights updated from a folder.
+
+Called by `engines.build` for ``engine.name = "sglang"``. The server is one that repeats itself:
+
+    python -m sglang.launch_server --model-path MODEL --enable-deterministic-inference
+
+Written against the source of SGLang 0.5.23: `srt/entrypoints/http_server`, `srt/managers/io_struct`,
+`srt/layers/sampler`. Its `output_token_logprobs` are those of the tempered distribution before it is cut, its
+`output_token_sampling_logprobs` those of the cut one; the mass that was kept is their ratio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ratchet.core.errors import ConfigError, EngineError
+from ratchet.core.protocols import Request, Sampling
+from ratchet.core.rollout import StopReason
+from ratchet.engines.elsewhere import Answer, EngineGone, Label
+from ratchet.engines.server import Reached
+from ratchet.engines.weight_folder import WeightFolder
+
+SEEDS = (1 << 31) - 1
+"""Its seeds become 32-bit integers on some devices."""
+
+
+def cuts(sampling: Sampling) -> bool:
+    """Return whether top-k or top-p cut the distribution that is drawn from."""
+    return sampling.temperature > 0 and (sampling.top_k > 0 or sampling.top_p < 1)
+
+
+class SglangServer:
+    """A `Place`."""
+
+    def __init__(self, server: Reached, folder: WeightFolder, ends: Sequence[int]) -> None:
+        """`ends` are the policy's end tokens."""
+        self._server, self._folder, self._ends = server, folder, tuple(ends)
+
+    async def open(self) -> None:
+        await self._server.open()
+        facts = await self._server.http.get("/server_info") or {}
+        if not facts.get("enable_deterministic_inference", False):
+            raise ConfigError(
+                f"{self._server.http.url} does not draw by the seed of each request, so a run could not be repeated: "
+                "start SGLang with --enable-deterministic-inference."
+            )
+
+    async def reopen(self) -> None:
+        await self._server.reopen()
+
+    async def generate(self, request: Request, name: str) -> Answer:
+        sampling, cut = request.sampling, cuts(request.sampling)
+        body: dict[str, Any] = {
+            "rid": name,
+            "input_ids": request.prompt.tolist(),
+            "sampling_params": {
+                "max_new_tokens": sampling.max_tokens,
+                "temperature": sampling.temperature,
+                "top_p": sampling.top_p,
+                "top_k": sampling.top_k or -1,
+                "sampling_seed": request.seed & SEEDS,
+                "stop": list(sampling.stop),
+                "stop_token_ids": sorted({*self._ends, *sampling.stop_tokens}),
+                "no_stop_trim": True,
+                "skip_special_tokens": True,
+            },
+            "return_logprob": True,
+            **({"return_sampling_mask": True, "sampling_logprobs_mode": "selected"} if cut else {}),
+        }
+        found = await self._server.http.post("/generate", body)
+        try:
+            meta = found["meta_info"]
+            sampled = [(float(one[0]), int(one[1])) for one in meta["output_token_logprobs"]]
+            drawn = [float(x) for x in meta["output_token_sampling_logprobs"]] if cut else []
+            spans = tuple((int(s["start"]), Label.read(str(s["version"]))) for s in meta.get("weight_versions") or ())
+            return self._answer(request, sampled, drawn, dict(meta["finish_reason"]), spans)
+        except (KeyError, IndexError, TypeError, ValueError) as error:
+            raise EngineError(
+                f"{self._server.http.url} answered in no form that this version knows ({error!r}). It must be an "
+                "SGLang server whose /generate returns log-probabilities, of cut distributions too (0.5.23 does)."
+            ) from None
+
+    def _answer(
+        self,
+        request: Request,
+        sampled: Sequence[tuple[float, int]],
+        drawn: Sequence[float],
+        finish: Mapping[str, Any],
+        spans: tuple[tuple[int, Label], ...],
+    ) -> Answer:
+        """Return an answer from the tokens with their uncut log-probabilities, and the cut ones where there are any."""
+        whole = np.array([logprob for logprob, _ in sampled], dtype=np.float32)
+        kept = np.zeros(0, dtype=np.float32)
+        if drawn:
+            if len(drawn) != len(whole):
+                raise ValueError(f"{len(whole)} tokens, but {len(drawn)} log-probabilities of the cut distribution")
+            cut = np.array(drawn, dtype=np.float32)
+            whole, kept = cut, np.minimum(whole - cut, 0.0)
+        tokens = np.array([token for _, token in sampled], dtype=np.int32)
+        return Answer(tokens, whole, kept, self._stop(request, tokens.tolist(), finish), spans)
+
+    def _stop(self, request: Request, tokens: Sequence[int], finish: Mapping[str, Any]) -> StopReason:
+        kind, ends = finish.get("type"), (*self._ends, *request.sampling.stop_tokens)
+        if kind == "stop":
+            return StopReason.STOP if isinstance(finish.get("matched"), str) else StopReason.END
+        if kind == "length":
+            return StopReason.END if tokens and tokens[-1] in ends else StopReason.LENGTH
+        raise EngineGone(f"An answer ended without being finished: {finish.get('message') or kind}.")
+
+    async def abort(self, name: str) -> None:
+        await self._server.http.post("/abort_request", {"rid": name})
+
+    async def load(self, weights: Mapping[str, Tensor], label: Label) -> None:
+        http, folder = self._server.http, self._folder.write(weights, label.version)
+        # Answers in flight go back to the queue: what the old weights computed for them is computed anew.
+        await http.post("/pause_generation", {"mode": "retract"})
+        try:
+            body = {"model_path": str(folder), "flush_cache": True, "weight_version": str(label)}
+            found = await http.post("/update_weights_from_disk", body)
+            if not (isinstance(found, dict) and found.get("success")):
+                raise EngineError(
+                    f"{http.url} did not take version {label.version}: {found}. It reads {folder}: if it runs on "
+                    "another machine, set engine.folder to one that both can reach."
+                )
+        finally:
+            await http.post("/continue_generation", {})
+        held = (await http.get("/model_info") or {}).get("weight_version")
+        if held != str(label):
+            raise EngineError(
+                f'{http.url} says that it holds weights "{held}" after "{label}" was loaded: somebody else updates '
+                "this server too. Give the run a server of its own."
+            )
+
+    async def close(self) -> None:
+        await self._server.close()
+        self._folder.remove()
