@@ -29,6 +29,7 @@ from ratchet.policy.policy import Policy
 from ratchet.rewards.probe import probe, verdict
 from ratchet.run.changes import Change, accept, changes
 from ratchet.run.checkpoint import Checkpoint, RunState, checkpoint_path, newest_sound, read_checkpoint
+from ratchet.run.control import roll_back_if_asked
 from ratchet.run.finish import finish
 from ratchet.run.lock import alone
 from ratchet.run.loops import checkpoint, remove_old_checkpoints, run_loops
@@ -140,6 +141,8 @@ def _resumed(store: RunStore, observer: Observer, words: Sequence[str], accept_c
         tree = merge(tree, parse_override(word))
     config = config_from_tree(tree)
     set_threads(config)
+    if (step := roll_back_if_asked(store, keep=config.record.keep_checkpoints)) is not None:
+        observer.note(f"Rolled back to step {step}, as asked; newer checkpoints are put aside.")
     path, complaints = newest_sound(folder / "checkpoints")
     saved = read_checkpoint(path)
     found = changes(saved.state.asked, config.model_dump(mode="json"))

@@ -47,6 +47,7 @@ async def train_loop(p: Parts) -> None:
     """Train on the batch of every step, put everything on disk, publish the weights."""
     await evaluate_if_due(p)  # a run that was stopped between a step and its evaluation
     for k in range(p.state.step, p.config.train.steps):
+        await as_asked(p)
         started = time.perf_counter()
         with p.waits.on("trainer", "groups"):
             taken = await p.buffer.take(k)
@@ -59,6 +60,19 @@ async def train_loop(p: Parts) -> None:
         checkpoint_if_due(p, row)
         p.observer.step(row, p.config.train.steps)
         await p.buffer.trained(k)
+
+
+async def as_asked(p: Parts) -> None:
+    """Do what a person asked for between two steps: write a checkpoint, or wait while the run is paused or stops."""
+    while True:
+        p.control.look(p.state.step)
+        if p.control.take_checkpoint() and not checkpoint_path(p.store.folder / "checkpoints", p.state.step).is_dir():
+            checkpoint(p)
+        cause = p.control.holds
+        if not cause:
+            return
+        with p.waits.on("trainer", cause):
+            await p.control.change()
 
 
 async def finish_step(p: Parts, k: int, taken: Taken, explored_s: float) -> Mapping[str, float]:
@@ -224,7 +238,8 @@ async def run_loops(p: Parts, stop: asyncio.Event) -> bool:
     """Run both loops to the end, or until `stop` is set. Return whether they reached the end."""
     loops = [asyncio.create_task(explore_loop(p)), asyncio.create_task(train_loop(p))]
     stopping = asyncio.create_task(stop.wait())
-    pending = {*loops, stopping}
+    watching = asyncio.create_task(p.control.watch(stop, lambda: p.state.step))
+    pending = {*loops, stopping, watching}
     try:
         while not all(t.done() for t in loops):
             done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
@@ -233,13 +248,13 @@ async def run_loops(p: Parts, stop: asyncio.Event) -> bool:
             if stopping.done():
                 break
         async with p.training:  # a step in a thread runs to its end and is recorded
-            cancel = [t for t in (*loops, stopping) if not t.done()]
+            cancel = [t for t in (*loops, stopping, watching) if not t.done()]
             for task in cancel:
                 task.cancel()
     finally:
-        for task in (*loops, stopping):
+        for task in (*loops, stopping, watching):
             task.cancel()
-        await asyncio.gather(*loops, stopping, return_exceptions=True)
+        await asyncio.gather(*loops, stopping, watching, return_exceptions=True)
     if stopping.done() and not stopping.cancelled() and not already_done(p):
         latest = checkpoint_path(p.store.folder / "checkpoints", p.state.step)
         if not latest.is_dir():

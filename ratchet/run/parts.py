@@ -30,6 +30,7 @@ from ratchet.explore.recorded import RecordedGroups
 from ratchet.policy.decoder import Decoder
 from ratchet.policy.policy import Policy
 from ratchet.run.checkpoint import RunState, checkpoint_path
+from ratchet.run.control import Control
 from ratchet.run.curriculum import Curriculum, check_problems
 from ratchet.run.frozen import Frozen
 from ratchet.run.observer import Observer
@@ -73,6 +74,7 @@ class Parts:
     schedule: Schedule
     sync: MemorySync
     waits: Waits
+    control: Control
     observer: Observer
     engine_use: asyncio.Lock
     """Held by whoever samples: exploration and evaluation want different weights."""
@@ -187,6 +189,7 @@ def assemble(
         schedule=schedule,
         sync=MemorySync(engine, wanted, at_once=config.sync.partial_rollouts),
         waits=Waits(lambda: None),
+        control=Control(store),
         observer=observer,
         engine_use=asyncio.Lock(),
         training=asyncio.Lock(),
