@@ -22,7 +22,7 @@ SHELF = {
     "core": 0,
     "config": 1, "algorithms": 1, "kernels": 1, "rewards": 1, "sandbox": 1, "store": 1,
     "policy": 2, "engines": 2, "environments": 2, "charts": 2, "logs": 2,
-    "buffer": 3, "explore": 3, "train": 3,
+    "buffer": 3, "explore": 3, "train": 3, "board": 3,
     "run": 4,
     "cli": 5,
 }  # fmt: skip
@@ -143,8 +143,15 @@ def test_torch_stays_out_of_core_but_for_the_batch_and_out_of_config_and_the_sto
 
 @pytest.mark.parametrize(
     "module",
-    ["ratchet", "ratchet.config.read", "ratchet.store.run_store", "ratchet.cli.main", "ratchet.logs.read"],
-)
+    [
+        "ratchet",
+        "ratchet.config.read",
+        "ratchet.store.run_store",
+        "ratchet.cli.main",
+        "ratchet.logs.read",
+        "ratchet.board.board",
+    ],
+)  # fmt: skip
 def test_importing_it_loads_no_torch(module: str) -> None:
     code = f"import {module}, sys; print('torch' in sys.modules)"
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -173,6 +180,8 @@ def test_importing_the_package_loads_nothing_else() -> None:
         ("pyseccomp", {"sandbox"}),
         ("tensorboard", {"logs"}),
         ("google", {"logs"}),
+        ("starlette", {"board"}),
+        ("uvicorn", {"cli"}),
     ],
 )
 def test_a_library_is_imported_only_in_the_room_that_owns_it(library: str, rooms: set[str]) -> None:

@@ -45,7 +45,7 @@ def test_a_paused_run_waits_for_a_person_and_then_makes_the_same_weights(config:
     plain = train(config(folder=tmp_path / "a")).folder
     folder = tmp_path / "b" / "run"
     asking = Asking(folder, {1: [(Act.NOTE, -1), (Act.PAUSE, -1)]}, [Act.CHECKPOINT, Act.GO_ON])
-    with within(500):
+    with within(300):
         assert train(config(folder=tmp_path / "b"), asking).finished
     assert acts(folder) == ["note", "pause", "checkpoint", "go_on"]
     assert "pause" in asking.waits
@@ -59,13 +59,13 @@ def test_a_paused_run_waits_for_a_person_and_then_makes_the_same_weights(config:
 
 def test_a_stop_that_was_asked_for_ends_the_run_cleanly_and_it_goes_on(config: Make, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    with within(500):
+    with within(300):
         result = train(config(), Asking(folder, {1: [(Act.STOP, -1)]}))
     assert not result.finished
     store = RunStore.open(folder)
     assert (store.status()["state"], store.status()["step"]) == ("stopped", 2)
     assert acts(folder) == ["stop"]
-    with within(500):  # what was asked of the process before is past
+    with within(300):  # what was asked of the process before is past
         assert resume(folder).finished
 
 
