@@ -2,13 +2,15 @@
 
     python bench/reference.py judge --seeds 0,1,2
     python bench/reference.py judge/collapse --seeds 0,1,2
+    python bench/reference.py reproduce --runs runs/reproduce-001 runs/reproduce-002 runs/reproduce-003
     python bench/reference.py stale --from runs/stale-sweep
 
-Writes ``recipes/<study>/reference/<label>/``: one ``seed<n>.jsonl`` of the metrics below per seed, ``summary.json``
-(the first seed's config, start, end, held-out numbers, seconds, machine) and a figure. ``ratchet compare``
-holds new runs against them by the config. The label is the recipe's name; with ``--from``, which trains nothing and
-takes finished runs such as a sweep's cells, it is the algorithm and how stale its data was: ``rec_one_side-20``,
-``grpo-offline``. A warm start found in the cache is not timed, so give ``--fresh`` to measure from nothing.
+Writes ``recipes/<study>/reference/<label>/``: per seed one ``seed<n>.jsonl`` of the metrics below and, where there were
+any, its held-out evaluations as ``evals<n>.jsonl``; ``summary.json`` (the first seed's config, start, end, held-out
+numbers, seconds, machine); and the study's figure over the seeds. ``ratchet compare`` holds new runs against them by
+the config. The label is the recipe's name. ``--runs`` trains nothing and takes finished runs of the recipe; ``--from``
+takes a sweep's cells, and the label is the algorithm and how stale its data was: ``rec_one_side-20``, ``grpo-offline``.
+A warm start found in the cache is not timed, so give ``--fresh`` to measure from nothing.
 """
 
 from __future__ import annotations
@@ -19,24 +21,25 @@ import statistics
 import tempfile
 import time
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 from ratchet.charts.compare import Asked, compare
-from ratchet.charts.figure import draw_metrics
-from ratchet.charts.grouping import differing, find_runs, read_runs
+from ratchet.charts.figure import Look, draw
+from ratchet.charts.grouping import differing, find_runs, flat_settings, read_runs
 from ratchet.charts.reference import reference_label
+from ratchet.charts.source import source_of_run
 from ratchet.cli.view import Lines
 from ratchet.config.read import RECIPES, read_config
 from ratchet.core.errors import ConfigError
 from ratchet.run.launch import train
-from ratchet.store.run_store import RunStore
+from ratchet.store.run_store import Row, RunStore
 
 KEPT = (
     "step",
     "reward/mean",
-    "reward/parts/accuracy",
-    "reward/parts/format",
+    "reward/parts/*",
     "len/response/mean",
     "len/truncated_frac",
     "entropy",
@@ -47,11 +50,15 @@ KEPT = (
     "signal/zero_groups_frac",
     "sampler/logp_diff_max",
     "opt/grad_norm",
+    "env/*",
     "tokens/generated",
-    "flops/generate/step",
-    "flops/train/step",
+    "flops/*/step",
+    "flops/*/total",
+    "rollouts/total",
+    "seconds/total",
     "time/step",
 )
+"""Patterns of what is kept."""
 COMPARED = (
     "step",
     "reward/mean",
@@ -67,6 +74,7 @@ COMPARED = (
     "time/step",
 )
 """What is kept of a sweep's many runs: what ``ratchet compare`` draws and tells."""
+LOGP = "sampler/logp_diff_max"
 EDGE = 5
 """Steps whose mean is called the start and the end."""
 PLACES = ("folder", "name", "seed")
@@ -81,13 +89,26 @@ class Quiet(Lines):
             super().step(row, total)
 
 
-def summarise(store: RunStore, seconds: float | None) -> dict[str, Any]:
+def kept_of(row: Row, patterns: Sequence[str]) -> Row:
+    """Return what is kept of a row, to six digits."""
+    names = [name for name in row if any(fnmatchcase(name, pattern) for pattern in patterns)]
+    return {k: float(f"{row[k]:.6g}") if isinstance(row[k], float) else row[k] for k in names}
+
+
+def evaluations(store: RunStore) -> list[Row]:
+    """Return the held-out evaluations of a run, numbers alone."""
+    found = [event for event in store.events() if event["kind"] == "eval"]
+    return [
+        {k: v for k, v in event.items() if k == "step" or (isinstance(v, float) and k != "time")} for event in found
+    ]
+
+
+def summarise(store: RunStore, seconds: float | None) -> Row:
     """Return what a recorded run comes to; `seconds` is None for a run that was not timed here."""
     rows = store.metrics()
-    series = {name: [row[name] for row in rows if name in row] for name in KEPT}
 
     def edges(name: str) -> dict[str, float]:
-        values = series[name]
+        values = [row[name] for row in rows if name in row]
         return {
             "first": values[0],
             "start": statistics.mean(values[:EDGE]),
@@ -95,14 +116,18 @@ def summarise(store: RunStore, seconds: float | None) -> dict[str, Any]:
             "best": max(values),
         }
 
-    evaluated = [e for e in store.events() if e["kind"] == "eval"]
-    held_out = {k: v for k, v in evaluated[-1].items() if isinstance(v, float) and k != "time"} if evaluated else {}
+    told = ("reward/mean", "reward/parts/*", "len/response/mean", "len/truncated_frac", "env/parallelism")
+    names = [name for name in kept_of(rows[0], KEPT) if any(fnmatchcase(name, pattern) for pattern in told)]
+    evals = evaluations(store)
     return {
         **({} if seconds is None else {"seconds": round(seconds, 1)}),
-        "rl_seconds": round(sum(series["time/step"]), 1),
-        "logp_diff_max": max(series["sampler/logp_diff_max"], default=None),
-        **{name: edges(name) for name in KEPT[1:6] if series[name]},
-        "held_out": held_out,
+        "rl_seconds": round(sum(row["time/step"] for row in rows), 1),
+        "logp_diff_max": max(
+            (row["sampler/logp_diff_max"] for row in rows if "sampler/logp_diff_max" in row), default=None
+        ),
+        **{name: edges(name) for name in names},
+        **({"held_out_at_start": evals[0]} if evals and evals[0]["step"] == 0 else {}),
+        "held_out": evals[-1] if evals else {},
     }
 
 
@@ -120,14 +145,17 @@ def record(
     for store, took in zip(stores, seconds, strict=True):
         seed = f"seed{store.config_tree()['run']['seed']}"
         summary[seed] = summarise(store, took)
-        with (out / f"{seed}.jsonl").open("w") as lines:
-            for row in store.metrics():
-                kept = {k: float(f"{row[k]:.6g}") if isinstance(row[k], float) else row[k] for k in names if k in row}
-                lines.write(json.dumps(kept) + "\n")
+        write_lines(out / f"{seed}.jsonl", [kept_of(row, names) for row in store.metrics()])
+        if evals := evaluations(store):
+            write_lines(out / f"{seed.replace('seed', 'evals')}.jsonl", evals)
     summary["config"] = recorded_config(stores[0].config_tree())
     summary["machine"] = stores[0].environment()
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     return summary
+
+
+def write_lines(path: Path, rows: Sequence[Row]) -> None:
+    path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
 
 
 def record_finished(study: str, folder: Path) -> None:
@@ -154,13 +182,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
     parser.add_argument("--seeds", default="0,1,2")
-    parser.add_argument("--from", dest="finished", type=Path, help="folder of finished runs to record")
+    parser.add_argument("--from", dest="finished", type=Path, help="folder of a sweep's finished cells to record")
+    parser.add_argument("--runs", nargs="+", type=Path, help="finished runs of the recipe to record, one per seed")
     parser.add_argument("--fresh", action="store_true", help="do not use cached warm starts")
     parser.add_argument("settings", nargs="*", metavar="key=value", help="further settings")
     args = parser.parse_args()
     study, _, variant = args.recipe.partition("/")
     if args.finished is not None:
         record_finished(study, args.finished)
+        return
+    out = RECIPES / study / "reference" / (variant or "config")
+    if args.runs:
+        finish(out, [RunStore.open(run) for run in args.runs], [None] * len(args.runs))
         return
     with tempfile.TemporaryDirectory() as scratch:
         stores, seconds = [], []
@@ -171,9 +204,17 @@ def main() -> None:
             started = time.perf_counter()
             stores.append(RunStore.open(train(read_config([*words, "record.rollouts=false"]), Quiet()).folder))
             seconds.append(time.perf_counter() - started)
-        out = RECIPES / study / "reference" / (variant or "config")
-        summary = record(out, stores, seconds)
-        draw_metrics(stores, ["len/response/mean", "reward/mean"], "step", out / "curves.png")
+        finish(out, stores, seconds)
+
+
+def finish(out: Path, stores: Sequence[RunStore], seconds: Sequence[float | None]) -> None:
+    """Record the seeds of a recipe, draw the study's figure over them, and print what they come to."""
+    unlike = differing(*(flat_settings(store.config_tree()) for store in (stores[0], stores[-1])))
+    if unlike:
+        raise ConfigError(f"These are no seeds of one recipe: they differ in {', '.join(unlike)}.")
+    summary = record(out, stores, seconds)
+    label = f"mean of {len(stores)} seeds"
+    draw([source_of_run(store, label) for store in stores], Look(), out / "curves.png")
     print(json.dumps({k: v for k, v in summary.items() if k not in ("machine", "config")}, indent=2))
 
 

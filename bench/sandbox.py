@@ -2,8 +2,13 @@
 
     python bench/sandbox.py [OUT]        writes OUT.md and OUT.json (default bench/results/sandbox); about a minute
 
+"read" is a test that is nothing but assertions on plain values, which is judged by reading it; "run" is the same test,
+executed like any other. "pytest" is pytest's own run of the file.
+
 A number is the median over the repetitions named beside it; "best tenth" is the tenth percentile, which says what a
-check costs when nobody else wants the cores.
+check costs when nobody else wants the cores. "bare fork" is what this machine asks for a fresh process at all: a Python
+that has imported nothing forks a child that ends at once. A check cannot be cheaper than one of those, and machines
+differ in it by more than in anything else here, so compare machines by the ratio.
 """
 
 from __future__ import annotations
@@ -13,6 +18,7 @@ import json
 import os
 import platform
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -28,6 +34,24 @@ from ratchet.sandbox.program import How, Outcome, Program
 
 MODULE = "def f(x):\n    return x + 1\n"
 TEST = "from solution import f\n\ndef test_f():\n    assert f(1) == 2\n"
+
+BARE_FORK = """
+import os, time
+spans = []
+for _ in range(300):
+    start = time.perf_counter()
+    if (pid := os.fork()) == 0:
+        os._exit(0)
+    os.waitpid(pid, 0)
+    spans.append(1000 * (time.perf_counter() - start))
+print(sorted(spans)[150])
+"""
+
+
+def bare_fork_ms() -> float:
+    """Return the median milliseconds of a fork, an exit and a wait, in an interpreter that has imported nothing."""
+    told = subprocess.run([sys.executable, "-I", "-S", "-c", BARE_FORK], capture_output=True, text=True, check=True)
+    return float(told.stdout)
 
 
 async def times(work: Callable[[], Awaitable[object]], repeat: int) -> dict[str, float]:
@@ -60,23 +84,27 @@ async def measure(box: BubblewrapBox | LinuxBox) -> dict[str, object]:
     async def command() -> None:
         assert (await box.run({}, python, Limits())).exit_code == 0
 
-    found: dict[str, object] = {"layers": list(box.layers)}
+    found: dict[str, object] = {"layers": list(box.layers), "bare_fork_ms": bare_fork_ms()}
     found["box"] = await times(command, 20)
     found["boxes at once"] = [await together(command, n, 20) for n in (1, 2, 4)]
     async with CheckPool(SandboxSection(), box) as pool:
 
-        def check(how: How) -> Callable[[], Awaitable[object]]:
+        def check(how: How, *, may_read: bool) -> Callable[[], Awaitable[object]]:
             async def run() -> None:
-                result = await pool.check(Program(MODULE, TEST, how))
+                result = await pool.check(Program(MODULE, TEST, how, may_read=may_read))
                 assert result.outcome is Outcome.PASSED, result
 
             return run
 
-        for how, repeat in ((How.FUNCTIONS, 300), (How.PYTEST, 30)):
-            found[f"{how} cold"] = await times(check(how), 1)
-            await pool.warm("pytest" if how is How.PYTEST else "plain")
-            found[f"{how} warm"] = await times(check(how), repeat)
-            found[f"{how} at once"] = [await together(check(how), n, 2 * repeat) for n in (1, 2, 4, 16)]
+        for name, work, repeat in (
+            ("read", check(How.FUNCTIONS, may_read=True), 300),
+            ("run", check(How.FUNCTIONS, may_read=False), 300),
+            ("pytest", check(How.PYTEST, may_read=False), 30),
+        ):
+            found[f"{name} cold"] = await times(work, 1)
+            await pool.warm("pytest" if name == "pytest" else "plain")
+            found[f"{name} warm"] = await times(work, repeat)
+            found[f"{name} at once"] = [await together(work, n, 2 * repeat) for n in (1, 2, 4, 16)]
     return found
 
 
@@ -84,14 +112,15 @@ def table(found: dict[str, object], machine: dict[str, object]) -> str:
     lines = ["# Sandbox", "", f"`python bench/sandbox.py`, {machine}", ""]
     for name, numbers in found.items():
         assert isinstance(numbers, dict)
-        lines += [f"## {name}", "", f"Layers: {', '.join(numbers.pop('layers'))}.", ""]
+        lines += [f"## {name}", "", f"Layers: {', '.join(numbers['layers'])}.", ""]
+        lines += [f"Bare fork: {numbers['bare_fork_ms']:.2f} ms.", ""]
         lines += ["| what | median ms | best tenth ms | repeated |", "|---|---:|---:|---:|"]
         for what, n in numbers.items():
             if isinstance(n, dict):
                 lines.append(f"| {what} | {n['median_ms']:.1f} | {n['best_tenth_ms']:.1f} | {n['repeat']} |")
         lines += ["", "| what | at once | per second |", "|---|---:|---:|"]
         for what, rows in numbers.items():
-            if isinstance(rows, list):
+            if what.endswith("at once"):
                 lines += [f"| {what} | {r['at_once']} | {r['per_second']:.0f} |" for r in rows]
         lines.append("")
     return "\n".join(lines)

@@ -25,6 +25,8 @@ from ratchet.store.control import Act, Request, ask, is_held
 FIRST_BUILD_S = 0.4
 """A search waits so long for the index; the rest is built beside."""
 LONGEST_NOTE = 2000
+ENDED = frozenset({"stopped", "finished", "crashed", "failed", "paused", "stopped_by_guard"})
+"""Words of a status with which a process has ended; what is asked of such a run is done when it is resumed."""
 
 
 class Board:
@@ -146,8 +148,9 @@ class Board:
         return {"number": asked.number, "act": asked.act.value}
 
     def roll_back_steps(self, run: OwnRun) -> list[int]:
-        """Return the checkpoints a run can go back to: those its buffer still knows."""
-        return run.checkpoints()[-int(run.settings.get("record.keep_checkpoints", 1)) :]
+        """Return the checkpoints a run can go back to: those its buffer still knows (see `run.control.reachable`)."""
+        replays = run.settings.get("buffer.kind") == "replay"
+        return run.checkpoints()[-int(run.settings.get("record.keep_checkpoints", 1)) if replays else 0 :]
 
     def _acts(self, record: Record) -> list[str]:
         """Return what may be asked of a run now. Only a process of this machine holds the run's lock."""
@@ -155,7 +158,7 @@ class Board:
             return []
         back = [Act.ROLL_BACK.value] if len(self.roll_back_steps(record)) > 0 else []
         if not is_held(record.path):
-            return back if record.status.get("state") in ("stopped", "finished", "crashed", "failed") else []
+            return back if record.status.get("state") in ENDED else []
         paused = record.now().state.value == "paused"
         return [(Act.GO_ON if paused else Act.PAUSE).value, Act.CHECKPOINT.value, Act.STOP.value, *back, Act.NOTE.value]
 

@@ -12,8 +12,8 @@ from ratchet.board.library import Record
 from ratchet.board.listing import shown
 from ratchet.board.page import window_of
 from ratchet.board.run import OwnRun
+from ratchet.charts.axes import AXES
 from ratchet.charts.grouping import Run, grouped
-from ratchet.charts.series import AXES
 from ratchet.core.errors import ConfigError, nearest
 
 MOST_RUNS = 60

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ratchet.charts.figure import told
+from ratchet.charts.lines import told_series
 from ratchet.charts.series import Series
 from ratchet.charts.text import number
 
@@ -93,7 +93,7 @@ def caption(curve: Curve, label: str, unit: str) -> str:
         return f"{label}: not recorded."
     if len(values) <= LONG:
         series = Series(curve.name, tuple(steps.tolist()), tuple(values.tolist()), curve.num_missing)
-        return told(label, unit, series).partition(" Line: ")[0]
+        return told_series(label, unit, series)
     first, last = float(values[:5].mean()), float(values[-5:].mean())
     high, low = int(values.argmax()), int(values.argmin())
     return (

@@ -13,6 +13,8 @@ from ratchet.core.errors import RatchetError
 
 AGAIN_S = 10.0
 """A run that grows is diagnosed again no sooner than this."""
+SHARE = 20
+"""Nor sooner than so many times what its diagnosis took: a long log must not keep a core busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,8 @@ class Diagnosed:
     """Version of the run it was found in; -1 if it was not looked at yet."""
     failed: str = ""
     """Why there is no diagnosis."""
-    at: float = field(default=0.0)
+    again: float = field(default=0.0)
+    """When it may be looked at again, by the clock of `time.monotonic`."""
 
 
 class Diagnosis:
@@ -42,7 +45,7 @@ class Diagnosis:
         """Return what is known, and have it looked at again if the run has changed since."""
         with self._lock:
             known = self._known.get(id_, Diagnosed())
-            due = known.version != record.version and time.monotonic() - known.at > AGAIN_S
+            due = known.version != record.version and time.monotonic() > known.again
             if (due or known.version < 0) and id_ not in self._asked:
                 self._asked.add(id_)
                 self._thread.submit(self._look, id_, record)
@@ -65,11 +68,16 @@ class Diagnosis:
         self._thread.shutdown(cancel_futures=True)
 
     def _look(self, id_: str, record: Record) -> None:
-        version = record.version
+        version, began = record.version, time.monotonic()
+        findings: tuple[Finding, ...] = ()
+        failed = ""
         try:
-            found = Diagnosed(tuple(sorted_findings(self._diagnose(record.path))), version, "", time.monotonic())
-        except (RatchetError, OSError) as error:
-            found = Diagnosed((), version, str(error), time.monotonic())
+            findings = tuple(sorted_findings(self._diagnose(record.path)))
+        except (RatchetError, OSError, ValueError, KeyError, TypeError) as error:
+            # The last three: rows or rollouts that are damaged, or half written. The page shows the run without.
+            failed = str(error) if isinstance(error, RatchetError | OSError) else f"damaged data: {error}"
+        ended = time.monotonic()
+        found = Diagnosed(findings, version, failed, ended + max(AGAIN_S, SHARE * (ended - began)))
         with self._lock:
             self._known[id_] = found
             self._asked.discard(id_)

@@ -36,6 +36,8 @@ class Finding:
     change: tuple[str, ...] = ()
     rollouts: tuple[str, ...] = ()
     """Attempts that show it, as ``STEP:TASK:ATTEMPT``."""
+    sources: tuple[str, ...] = ()
+    """Where the rule comes from."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the finding as JSON values."""

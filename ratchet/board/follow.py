@@ -85,8 +85,14 @@ class Columns:
         return held[: self.size] if held is not None else np.full(self.size, np.nan)
 
     def extend(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Append rows. One that goes back replaces what was there from its step on: a resumed run begins anew there."""
+        """Append rows. One that goes back replaces what was there from its step on: a resumed run begins anew there.
+
+        A row ``{"rewound": k}`` says that what is there of step k and later ones counts no longer.
+        """
         for row in rows:
+            if isinstance(back := row.get("rewound"), int) and not isinstance(back, bool):
+                self._cut(int(np.searchsorted(self.steps, back)))
+                continue
             step = row.get("step")
             if not isinstance(step, int) or isinstance(step, bool):
                 continue

@@ -10,9 +10,9 @@ from ratchet.board.diagnosis import Diagnosed
 from ratchet.board.foreign import ForeignLog
 from ratchet.board.library import Record
 from ratchet.board.run import OwnRun
-from ratchet.charts.figure import study_of
 from ratchet.charts.grouping import algorithm_options
 from ratchet.charts.labels import PUBLISHED, Published, method_label, told_value
+from ratchet.charts.source import study_of
 from ratchet.core.errors import ConfigError
 
 SPARK_POINTS = 80

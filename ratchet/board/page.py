@@ -10,7 +10,7 @@ from ratchet.board.foreign import ForeignLog
 from ratchet.board.library import Record
 from ratchet.board.listing import shown, study_name
 from ratchet.board.run import OwnRun, axis_label
-from ratchet.charts.figure import LENGTH_AND_REWARD, PRESETS, PanelPlan
+from ratchet.charts.presets import JUDGE, PRESETS, PanelPlan, Preset, Stripe
 from ratchet.core.errors import ConfigError, nearest
 from ratchet.core.metric import METRICS, SECTIONS, Metric
 from ratchet.logs.names import STAND_INS, describe
@@ -29,6 +29,7 @@ def details(record: Record) -> dict[str, Any]:
     return {
         "axes": [{"name": axis, "label": axis_label(axis)} for axis in record.axes()],
         "figure": figure(record, set(names)),
+        "figure_x": preset_of(record).x,
         "sections": sections(record, names),
         "events": plain(list(record.events)) if isinstance(record, OwnRun) else [],
         "settings": {k: shown(v) for k, v in sorted(record.settings.items())} if isinstance(record, OwnRun) else {},
@@ -42,21 +43,31 @@ def details(record: Record) -> dict[str, Any]:
 
 def figure(record: Record, names: set[str]) -> list[dict[str, Any]]:
     """Return the panels of the study's own figure; a metric that is not there gives way to what may stand in for it."""
-    study = study_name(record) if isinstance(record, OwnRun) else ""
-    return [_panel(plan, names) for plan in PRESETS.get(study, LENGTH_AND_REWARD)]
+    return [_panel(plan, names) for plan in preset_of(record).panels]
+
+
+def preset_of(record: Record) -> Preset:
+    """Return the figure of a run's study; of a log, and of a study that has none, that of `judge`."""
+    return PRESETS.get(study_name(record) if isinstance(record, OwnRun) else "", JUDGE)
 
 
 def _panel(plan: PanelPlan, names: set[str]) -> dict[str, Any]:
-    metric = next((n for n in (plan.metric, *STAND_INS.get(plan.metric, ())) if n in names), plan.metric)
+    right = _stripe(plan.right, names) if plan.right is not None else None
+    return {**_stripe(plan.left, names), "x_label": plan.x_label, "right": right}
+
+
+def _stripe(stripe: Stripe, names: set[str]) -> dict[str, Any]:
+    """Return what is drawn on one y axis: the first choice that was recorded, or what may stand in for the first."""
+    first = stripe.choices[0]
+    choice = next((c for c in stripe.choices if c.metric in names), first)
+    metric = next((n for n in (choice.metric, *STAND_INS.get(choice.metric, ())) if n in names), choice.metric)
     return {
         "metric": metric,
-        "asked": plan.metric,
-        "title": plan.title,
-        "label": plan.y_label,
-        "colour": plan.colour,
-        "factor": plan.factor,
-        "x_label": plan.x_label,
-        "right": _panel(plan.right, names) if plan.right is not None else None,
+        "asked": first.metric,
+        "title": choice.shown_title,
+        "label": choice.y_label or metric,
+        "colour": stripe.colour,
+        "factor": choice.factor,
     }
 
 

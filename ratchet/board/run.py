@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from ratchet.board.curve import Curve, Floats, finite
 from ratchet.board.follow import Columns, Follower, Row
 from ratchet.board.state import Now, State, state_of
+from ratchet.charts.axes import AXES, WORK
 from ratchet.charts.grouping import flat_settings
-from ratchet.charts.series import AXES, WORK
 from ratchet.core.errors import ConfigError
 from ratchet.store.run_store import RunStore
 
@@ -182,7 +182,14 @@ class OwnRun:
         return np.where(found >= 0, total[np.maximum(found, 0)] if len(total) else 0.0, 0.0)
 
     def _evaluations(self) -> list[Row]:
-        return [event for event in self._events if event["kind"] == "eval" and "split" in event]
+        """Return the evaluations that count: not those after a checkpoint that the run was turned back to."""
+        found: list[Row] = []
+        for event in self._events:
+            if event["kind"] == "eval" and "split" in event:
+                found.append(event)
+            elif event["kind"] == "rollback" and isinstance(event.get("to"), int):
+                found = [known for known in found if known["step"] <= event["to"]]
+        return found
 
     def _evaluation(self, name: str) -> Curve:
         _, split, fact = name.split("/", 2)

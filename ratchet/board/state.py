@@ -84,6 +84,10 @@ def _ended(word: str, status: Mapping[str, Any]) -> tuple[State, str]:
         return State.FINISHED, ""
     if word == "stopped":
         return State.STOPPED, str(status.get("resume", ""))
+    if word == "paused":
+        return State.PAUSED, f"the guard paused it: {status.get('reason', '')} Go on: {status.get('resume', '')}"
+    if word == "stopped_by_guard":
+        return State.STOPPED, f"by the guard: {status.get('reason', '')}"
     return State.CRASHED, str(status.get("error", "it ended with an error"))
 
 

@@ -235,12 +235,13 @@ class GroupTable:
         self._purged = max(self._purged, step)
         return len(ids)
 
-    def rewind(self, step: int, fingerprints: Mapping[int, str], *, past: bool = True) -> int:
+    def rewind(self, step: int, fingerprints: Mapping[int, str], *, past: bool = True, ahead: bool = True) -> int:
         """Go back to the state before `step` was trained. Return how many groups of steps to come were kept.
 
         Uses and evictions of this step and later ones are taken back: the counts, the last uses and the priorities are
         what they were. Groups of this step and later ones stay if every version that sampled them is in `fingerprints`
-        with the same fingerprint; else they are forgotten, for what is sampled anew may differ.
+        with the same fingerprint; else they are forgotten, for what is sampled anew may differ. Without `ahead` all are
+        forgotten: the run goes on with settings that would have sampled others.
 
         Without `past` nobody will ask for groups of steps before this one (fifo), so they may have been deleted.
 
@@ -251,8 +252,8 @@ class GroupTable:
             self._check_reach(connection, step, past=past and step > 0)
             connection.execute(sql.SET_PURGED, self._at(p_purged=min(self._purged, step)))
             known = {n for n, weights in self._samplers.items() if _same(weights, fingerprints)}
-            ahead = connection.execute(sql.SINCE, at).all()
-            lost = [group_id for group_id, sampler in ahead if sampler not in known]
+            since = connection.execute(sql.SINCE, at).all()
+            lost = [group_id for group_id, sampler in since if sampler not in known or not ahead]
             _delete(connection, lost)
             # Newest first, so that what remains of a group is what it was before the oldest of these uses.
             log = connection.execute(sql.USES_SINCE, at)
@@ -264,7 +265,7 @@ class GroupTable:
             connection.execute(sql.SET_TRAINED, self._at(p_trained=step))
             self._count(connection)
         self._purged = min(self._purged, step)
-        return len(ahead) - len(lost)
+        return len(since) - len(lost)
 
     def flush(self) -> None:
         """Make sure that a power cut loses nothing of what was written so far; call it before writing a checkpoint."""

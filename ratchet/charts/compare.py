@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ratchet.charts.axes import Axis, axis_named
 from ratchet.charts.canvas import Curve, Drawing, Panel, write_drawing
 from ratchet.charts.curves import Pooled, pooled, spans_decades, values_of, window_of
 from ratchet.charts.grouping import Run, Setting, find_runs, grouped, read_runs
 from ratchet.charts.labels import styles
 from ratchet.charts.reference import Reference, read_references, reference_for
 from ratchet.charts.results import HELD_OUT, REWARD, Outcome, held, outcome
-from ratchet.charts.series import Axis, axis_named
 from ratchet.charts.tables import aligned, table
 from ratchet.charts.verdicts import (
     READING,

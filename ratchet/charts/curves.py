@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-from ratchet.charts.grouping import Run
-from ratchet.charts.series import Axis, metric_series, smoothed, smoothing_window
+from ratchet.charts.axes import Axis
+from ratchet.charts.series import metric_series, smoothed, smoothing_window
 from ratchet.charts.statistics import as_array, bootstrap_band, mean_curve
 from ratchet.store.run_store import RunStore
+
+if TYPE_CHECKING:
+    from ratchet.charts.grouping import Run
 
 MOST_DECADES = 2
 """A panel spanning more than so many powers of ten has a logarithmic axis."""
@@ -51,11 +55,16 @@ def window_of(methods: Sequence[Sequence[Run]], metric: str) -> int:
 def pooled(runs: Sequence[Run], metric: str, axis: Axis, window: int) -> Pooled | None:
     """Return a metric of some seeds on an axis; None if none recorded it."""
     raw = [values_of(run, metric) for run in runs]
-    smooth = [dict(zip(c, smoothed(list(c.values()), window), strict=True)) for c in raw]
     places = [axis.at(run.rows) for run in runs]
     # The evaluation after the last step has that step's place.
     ends = [{**p, max(p) + 1: p[max(p)]} if p else {} for p in places]
-    x = mean_curve([{s: p[s] for s in c if s in p} for p, c in zip(ends, raw, strict=True)])
+    return pool(raw, ends, window)
+
+
+def pool(raw: Sequence[Mapping[int, float]], places: Sequence[Mapping[int, float]], window: int) -> Pooled | None:
+    """Return step -> value of some seeds, at their step -> place, as one curve; None if they share no place."""
+    smooth = [dict(zip(c, smoothed(list(c.values()), window), strict=True)) for c in raw]
+    x = mean_curve([{s: p[s] for s in c if s in p} for p, c in zip(places, raw, strict=True)])
     steps = list(x)
     if not steps:
         return None

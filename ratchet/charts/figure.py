@@ -1,253 +1,327 @@
-"""Figures of runs: the study's own, and any metrics of any runs over one axis. Reads the store and nothing else."""
+"""Figures: from sources and a wish to panels, events and a caption computed from the numbers that are drawn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ratchet.charts.canvas import BLUE, MARKERS, PALETTE, RED, Drawing, Event, Line, Panel, write_drawing
-from ratchet.charts.labels import GREEN, ORANGE, PURPLE
-from ratchet.charts.series import (
-    Axis,
-    Series,
-    axis_named,
-    metric_names,
-    metric_series,
-    move,
-    refreshes,
-    resumes,
-    smoothing_window,
+from ratchet.charts.axes import Axis, axis_named
+from ratchet.charts.canvas import PANEL_INCHES, Drawing, Event, Panel, Phase, write_drawing
+from ratchet.charts.happened import events_of, kinds_named, phases_of
+from ratchet.charts.labels import styles
+from ratchet.charts.lines import Drawn, groups_of, several, single
+from ratchet.charts.presets import (
+    JUDGE,
+    LENGTH,
+    PRESETS,
+    REWARD,
+    Choice,
+    PanelPlan,
+    Preset,
+    Stripe,
+    plain,
+    preset_named,
 )
-from ratchet.charts.text import number, relative_change
+from ratchet.charts.remark import Remark
+from ratchet.charts.source import Source, by_config, source_of_run, study_of
 from ratchet.core.errors import ConfigError, nearest
 from ratchet.core.metric import describe
-from ratchet.store.run_store import Row, RunStore
+from ratchet.store.run_store import RunStore
 
-MOST_EVENTS = 15
-"""More lines of one kind than this hide the data; the caption then tells how many there were."""
 MOST_PARTS = 4
 """Parts of a reward drawn beside the study's figure."""
+TOP_TICKS = 6
+"""About how many steps are written on top."""
+GRID_INCHES = (2.95, 2.45)
+"""Of a panel in a row of three or more."""
+ENDINGS = (".png", ".svg", ".txt")
 
 
 @dataclass(frozen=True, slots=True)
-class PanelPlan:
-    """A panel of a study's figure."""
+class Look:
+    """What is to be drawn, and how."""
 
-    metric: str
-    title: str
-    y_label: str
-    colour: str
-    marker: str
-    factor: float = 1.0
-    """What values are multiplied by: 100 for per cent."""
-    right: PanelPlan | None = None
-    """What is drawn on a second y axis of the same panel."""
-    x_label: str = ""
-    """Empty takes the axis's own."""
-
-
-LENGTH_AND_REWARD = (
-    PanelPlan("len/response/mean", "Response Length vs Step", "Response Length (tokens)", BLUE, "o"),
-    PanelPlan("reward/mean", "Train Reward vs Step", "Train Reward", RED, "s"),
-)
-"""RM-R1 (arXiv 2505.02387), its figure of cold-start training: length in blue circles, reward in red squares."""
-
-FOUR_PANELS = (
-    PanelPlan("reward/mean", "Training Reward", "Training Reward", GREEN, "o"),
-    PanelPlan("kl/ref", "KL Divergence", "KL Divergence (nats)", PURPLE, "s"),
-    PanelPlan("entropy", "Entropy", "Entropy (nats)", ORANGE, "^"),
-    PanelPlan("len/response/mean", "Response Length", "Response Length (tokens)", BLUE, "D"),
-)
-"""Yao et al. 2025 (arXiv 2509.24203): reward, divergence, entropy, length of one run; `compare` draws them of many."""
-
-LENGTH_AND_REPRODUCED = (
-    PanelPlan(
-        "eval/test/env_testwriter/tokens",
-        "TestWriter on held-out bugs",
-        "Token Length",
-        BLUE,
-        "o",
-        right=PanelPlan("eval/test/part_reproduced", "", "Reproduced Rate (%)", RED, "s", factor=100.0),
-        x_label="RL Training Steps",
-    ),
-)
-"""Kimi-Dev (arXiv 2509.23045), its figure of TestWriter's training: two y axes, length in blue, rate in red."""
-
-PRESETS: Mapping[str, Sequence[PanelPlan]] = {
-    "judge": LENGTH_AND_REWARD,
-    "stale": FOUR_PANELS,
-    "reproduce": LENGTH_AND_REPRODUCED,
-}
-"""Study -> its figure; a study that is not listed gets `LENGTH_AND_REWARD`."""
+    metrics: Sequence[str] = ()
+    """A panel each; none takes the panels of the style."""
+    style: str = ""
+    """A preset by the name of its study; empty takes the run's own, or that of `judge`."""
+    x: str = ""
+    """An axis; empty takes the preset's."""
+    right: str = ""
+    """A metric on a second y axis of every panel."""
+    logs: Sequence[str] = ()
+    """Axes that are logarithmic: ``x``, ``y``."""
+    events: Sequence[str] = ()
+    """Names of `happened.KINDS`; none takes the usual ones, ``none`` takes none."""
+    phases: str = ""
+    """``trend`` or ``curriculum``: stretches coloured behind the curves."""
+    remarks: Mapping[str, Sequence[Remark]] = field(default_factory=dict)
+    """Findings by the label of the source."""
 
 
-def draw_run(store: RunStore) -> list[Path]:
+def draw(sources: Sequence[Source], look: Look, out: Path) -> list[Path]:
+    """Draw one figure of some runs, and return the PNG and the SVG; the caption lies beside them.
+
+    `out` names the files, its ending does not count. Sources of one label and setting are seeds of one curve: drawn is
+    their mean with a bootstrap band. Each setting is a row. Raises `ConfigError` for an unknown axis or style, for a
+    metric that no run has, and for an axis that a run did not record.
+    """
+    stem = out.with_suffix("") if out.suffix in ENDINGS else out
+    return write_drawing(drawing_of(sources, look), stem)
+
+
+def draw_run(store: RunStore, remarks: Sequence[Remark] = ()) -> list[Path]:
     """Draw into the run's ``figures`` and return the files: the study's figure, then the signals behind it.
 
     Each is a PNG and an SVG. Works while the run goes on. Raises `ConfigError` before its first step is done.
     """
-    rows = store.metrics()
-    study = study_of(store)
-    if not rows:
+    source = source_of_run(store)
+    if not source.rows:
         raise ConfigError(f"{store.folder} has no finished step yet, so there is nothing to draw.")
-    axis = axis_named("step")
-    panels, sentences = [], []
-    for plan in PRESETS.get(study, LENGTH_AND_REWARD):
-        line, said = _planned(store, rows, axis, plan)
-        right, said_right = _planned(store, rows, axis, plan.right) if plan.right is not None else (None, "")
-        panels.append(
-            Panel(
-                plan.title,
-                plan.x_label or axis.label,
-                plan.y_label,
-                [line] if line is not None else [],
-                said,
-                counts_x=True,
-                right=right,
-                right_label=plan.right.y_label if plan.right is not None else "",
-            )
-        )
-        sentences += [text for text in (said, said_right) if text]
-    events, event_sentences = _events(store, rows)
-    asked = int(store.plan().get("steps", len(rows)))
-    progress = f"{len(rows)} of {asked} steps." if len(rows) < asked else f"{len(rows)} steps."
-    caption = " ".join([progress, *sentences, *event_sentences])
-    drawing = Drawing(f"{study}: run {store.folder.resolve().name}", caption, panels, events)
-    folder = store.folder / "figures"
-    written = write_drawing(drawing, folder / _file_name(study))
-    signals = _signals(store, rows)
-    return (
-        [*written, *draw_metrics([store], signals, "step", folder / f"{_file_name(study)}-signals")]
-        if signals
-        else written
-    )
-
-
-def _planned(store: RunStore, rows: Sequence[Row], axis: Axis, plan: PanelPlan) -> tuple[Line | None, str]:
-    """Return the line of a plan and the sentence that tells it; no line if the metric was not recorded."""
-    series = metric_series(store, rows, plan.metric)
-    if not series.values:
-        return None, f"{plan.metric} was not recorded in this run."
-    series = replace(series, values=tuple(plan.factor * v for v in series.values))
-    line = Line(plan.metric, *_points(series, axis, rows), plan.colour, plan.marker)
-    return line, told(plan.y_label.partition(" (")[0], _unit(plan.metric), series)
-
-
-def _signals(store: RunStore, rows: Sequence[Row]) -> list[str]:
-    """Return the metrics that say why the study's curves went as they did: the reward's parts, entropy, divergence."""
-    known = metric_names(store, rows)
-    parts = sorted(name for name in known if name.startswith("reward/parts/"))[:MOST_PARTS]
-    shown = {plan.metric for plan in PRESETS.get(study_of(store), LENGTH_AND_REWARD)}
-    return [name for name in (*parts, "entropy", "kl/ref") if name in known and name not in shown]
+    name, folder = file_name(study_of(store)), store.folder / "figures"
+    found = {source.label: remarks}
+    written = draw([source], Look(remarks=found), folder / name)
+    extra = signals(source)
+    return [*written, *draw([source], Look(extra, remarks=found), folder / f"{name}-signals")] if extra else written
 
 
 def draw_metrics(runs: Sequence[RunStore], metrics: Sequence[str], x: str, out: Path) -> list[Path]:
-    """Draw one panel per metric with all runs in it, and return the PNG and the SVG.
-
-    `x` is ``step``, ``rollouts``, ``tokens``, ``flops`` or ``time``; `out` names the files, its ending does not count.
-    Raises `ConfigError` for an unknown axis, or a metric that no run has.
-    """
-    axis = axis_named(x)
-    recorded = [(store, store.metrics()) for store in runs]
-    names = _labels([store for store, _ in recorded])
-    for metric in metrics:
-        known = set[str]().union(*(metric_names(store, rows) for store, rows in recorded))
-        if metric not in known:
-            raise ConfigError(f'No run here has a metric "{metric}".{nearest(metric, known)}')
-    panels, sentences = [], []
-    for metric in metrics:
-        lines = []
-        for i, (store, rows) in enumerate(recorded):
-            series = metric_series(store, rows, metric)
-            who = f"{metric} of {names[i]}" if len(runs) > 1 else metric
-            if not series.values:
-                sentences.append(f"{who}: not recorded.")
-                continue
-            colour, marker = PALETTE[i % len(PALETTE)], MARKERS[i % len(MARKERS)]
-            lines.append(Line(names[i], *_points(series, axis, rows), colour, marker))
-            sentences.append(told(who, _unit(metric), series))
-        panels.append(Panel(metric, axis.label, _unit(metric), lines, "no finite value", counts_x=axis.label == "Step"))
-    caption = " ".join([f"x axis: {axis.label}.", *sentences])
-    title = f"{', '.join(metrics)}: {', '.join(names)}"
-    stem = out.with_suffix("") if out.suffix in (".png", ".svg", ".txt") else out
-    return write_drawing(Drawing(title, caption, panels, show_legend=len(runs) > 1), stem)
+    """Draw one panel per metric with all runs of ours in it; see `draw`."""
+    sources = [source_of_run(store) for store in runs]
+    names = [s.label for s in sources]
+    if len(set(names)) < len(names):
+        sources = [replace(s, label=f"{s.path.resolve().parent.name}/{s.label}") for s in sources]
+    return draw(sources, Look(metrics, x=x), out)
 
 
-def study_of(store: RunStore) -> str:
-    """Return the study's name, or the environment's where the run names none."""
-    config = store.config_tree()
-    return str(config.get("run", {}).get("study") or config["environment"]["name"].rpartition(":")[2])
+def drawing_of(sources: Sequence[Source], look: Look) -> Drawing:
+    """Return the figure of some runs, ready to be written."""
+    preset = _preset(sources, look)
+    axis, said = _axis(sources, look.x or preset.x, is_asked=bool(look.x))
+    grid = groups_of(sources)
+    labels = list(dict.fromkeys(s.label for s in sources))
+    colours = styles({s.label: s.algorithm for s in sources}) if len(labels) > 1 else {}
+    plans = _unfolded(preset.panels) if len(labels) > 1 else preset.panels
+    panels, told, made = list[Panel](), list[str](), list[Drawn]()
+    for setting, groups in grid.items():
+        for plan in plans:
+            panel, drawn = _panel(plan, groups, axis, colours, look)
+            where = f"{setting}: " if len(grid) > 1 else ""
+            panels.append(_titled(panel, plan, preset, setting, groups))
+            told += [f"{where}{line.told}" for line in drawn]
+            made += drawn
+    events, phases, behind = _behind(sources, plans, axis, look)
+    top = _top(sources, axis) if preset.tops_steps else ()
+    panels = [replace(p, phases=phases, top=top, top_label="Step" if top else "") for p in panels]
+    caption = " ".join([*_progress(sources), *said, *dict.fromkeys(told), *_notes(made), *behind])
+    columns = len(plans) if len(grid) > 1 else min(preset.columns, len(panels))
+    inches = GRID_INCHES if columns > 2 else PANEL_INCHES
+    return Drawing(_title(sources, plans), caption, panels, events, columns, len(labels) > 1, inches)
 
 
-def told(name: str, unit: str, series: Series) -> str:
-    """Return what a line shows as sentences: start, end, change, extremes, and how it was smoothed."""
-    if len(series.values) == 1:
-        return f"{name}: {_with_unit(series.values[0], unit)} at step {series.steps[0]}, the only one."
-    m = move(series)
-    relative = f" ({relative_change(m.relative)})" if m.relative is not None else ""
-    if m.num_steps == 1:
-        averaged = f"steps {series.steps[0]} and {series.steps[-1]}"
-    else:
-        averaged = f"means of the first and last {m.num_steps} steps"
-    verdict = f"{'' if m.is_clear else 'no clear '}change {number(m.difference)}{relative}"
-    text = (
-        f"{name}: from {_with_unit(m.start, unit)} to {_with_unit(m.end, unit)} ({averaged}), {verdict}; "
-        f"highest {number(m.highest[1])} at step {m.highest[0]}, lowest {number(m.lowest[1])} at step {m.lowest[0]}."
+def signals(source: Source) -> list[str]:
+    """Return the metrics that say why the study's curves went as they did: the reward's parts, entropy, divergence."""
+    known = source.names
+    parts = [name for name in known if name.startswith("reward/parts/")][:MOST_PARTS]
+    preset = PRESETS.get(source.study, JUDGE)
+    shown = {c.metric for p in preset.panels for stripe in (p.left, p.right) if stripe for c in stripe.choices[:1]}
+    return [name for name in (*parts, "entropy", "kl/ref") if name in known and name not in shown]
+
+
+def file_name(text: str) -> str:
+    """Return a text as the name of a file."""
+    return "".join(c if c.isalnum() or c in "-_." else "_" for c in text) or "figure"
+
+
+def _preset(sources: Sequence[Source], look: Look) -> Preset:
+    """Return the panels to draw. Raises `ConfigError` for a metric no source has."""
+    if look.style:
+        preset = preset_named(look.style)
+        return replace(plain(look.metrics, look.right), x=preset.x) if look.metrics else preset
+    if look.metrics or look.right:
+        chosen = list(look.metrics) or ["reward/mean"]
+        known = set[str]().union(*(s.names for s in sources))
+        for metric in [*chosen, *([look.right] if look.right else [])]:
+            if metric not in known:
+                raise ConfigError(f'No run here has a metric "{metric}".{nearest(metric, known)}')
+        return plain(chosen, look.right)
+    studies = {s.study for s in sources}
+    return PRESETS.get(studies.pop(), JUDGE) if len(studies) == 1 else JUDGE
+
+
+def _axis(sources: Sequence[Source], name: str, *, is_asked: bool) -> tuple[Axis, list[str]]:
+    """Return the axis and what the caption says of it. Raises `ConfigError` if one was asked for and is not there."""
+    axis = axis_named(name)
+    without = [s.label for s in sources if s.places(axis) is None]
+    if without and is_asked:
+        raise ConfigError(
+            f"{', '.join(without)}: nothing recorded tells {axis.label.lower()}, so it cannot be the x axis. "
+            "Leave out --x to draw over steps."
+        )
+    if without:
+        return axis_named("step"), [f"x axis: step, since {axis.label} were not recorded ({', '.join(without)})."]
+    labels = sorted({p.label for s in sources if (p := s.places(axis)) is not None})
+    if name == "step" and labels == ["Step"]:
+        return axis, []
+    warning = " These are not the same: the curves must not be compared place by place." if len(labels) > 1 else ""
+    return axis, [f"x axis: {', '.join(labels)}.{warning}"]
+
+
+def _panel(
+    plan: PanelPlan,
+    groups: Mapping[str, Sequence[Source]],
+    axis: Axis,
+    colours: Mapping[str, tuple[str, str]],
+    look: Look,
+) -> tuple[Panel, list[Drawn]]:
+    choice = chosen(plan.left, [s for group in groups.values() for s in group])
+    found = list[Drawn]()
+    for label, group in groups.items():
+        stripe = plan.left
+        if label in colours:
+            stripe = replace(stripe, colour=colours[label][0], marker=colours[label][1] if stripe.marker else "")
+            stripe = replace(stripe, raw_colour=stripe.colour if stripe.raw_colour else "")
+        who = f" of {label}" if len(groups) > 1 else ""
+        found.append(_drawn(choice, stripe, group, axis, look, who))
+    right = right_label = None
+    if plan.right is not None:
+        (group,) = groups.values()
+        other = chosen(plan.right, group)
+        beside = _drawn(other, plan.right, group, axis, look, "")
+        right, right_label = beside.line, _y_label(other, beside.name or other.metric)
+        found.append(beside)
+    left = found[: len(groups)]
+    name = next((d.name for d in left if d.name), choice.metric)
+    return (
+        Panel(
+            choice.shown_title,
+            plan.x_label if plan.x_label and not axis.spent else left[0].x_label,
+            _y_label(choice, name),
+            [d.line for d in left if d.line is not None],
+            left[0].told,
+            counts_x=not axis.spent,
+            log_x="x" in look.logs,
+            log_y="y" in look.logs,
+            right=right,
+            right_label=right_label or "",
+        ),
+        found,
     )
-    window = smoothing_window(series.values)
-    if window > 1:
-        text += f" Line: centred mean of {window} steps; points: single steps."
-    if series.num_missing:
-        text += f" {series.num_missing} recorded steps have no value."
-    return text
 
 
-def _points(series: Series, axis: Axis, rows: Sequence[Row]) -> tuple[list[float], list[float]]:
-    """Return where a series lies on an axis. An evaluation after k steps stands where step k - 1 ended."""
-    at = axis.at(rows)
-    if not series.name.startswith("eval/"):
-        return [at[step] for step in series.steps], list(series.values)
-    if axis.label == "Step":
-        return [float(step) for step in series.steps], list(series.values)
-    return [at.get(step - 1, 0.0) for step in series.steps], list(series.values)
+def _drawn(choice: Choice, stripe: Stripe, group: Sequence[Source], axis: Axis, look: Look, who: str) -> Drawn:
+    logarithmic = "y" in look.logs
+    if len(group) == 1:
+        return single(choice, stripe, group[0], axis, who, logarithmic=logarithmic)
+    return several(choice, stripe, group, axis, who)
 
 
-def _events(store: RunStore, rows: Sequence[Row]) -> tuple[list[Event], list[str]]:
-    """Return the events worth a line, and what the caption says of them."""
-    kinds: Sequence[tuple[str, Callable[[], list[int]]]] = (
-        ("sampler refreshed", lambda: refreshes(rows)),
-        ("resumed", lambda: resumes(store)),
-    )
-    events, sentences = [], []
-    for label, find in kinds:
-        steps = find()
-        if not steps:
-            continue
-        if len(steps) > MOST_EVENTS:
-            sentences.append(f"Not drawn, {label}: {len(steps)} times.")
-            continue
-        events.append(Event(label, [float(s) for s in steps]))
-        sentences.append(f"Vertical lines, {label}: step {', '.join(str(s) for s in steps)}.")
-    return events, sentences
+def chosen(stripe: Stripe, sources: Sequence[Source]) -> Choice:
+    """Return the first choice that a source recorded, else that for which one has a stand-in, else the first."""
+    for choice in stripe.choices:
+        if any(s.get(choice.metric) is not None for s in sources):
+            return choice
+    for choice in stripe.choices:
+        if any(s.nearest(choice.metric) is not None for s in sources):
+            return choice
+    return stripe.choices[0]
 
 
-def _labels(stores: Sequence[RunStore]) -> list[str]:
-    """Return a name for each run: its folder's, with the parent's in front where two are alike."""
-    names = [store.folder.resolve().name for store in stores]
-    if len(set(names)) == len(names):
-        return names
-    return [f"{store.folder.resolve().parent.name}/{name}" for store, name in zip(stores, names, strict=True)]
+def _y_label(choice: Choice, name: str) -> str:
+    """Return the label of a y axis: the plan's, or for a stand-in and a plain metric its name and unit."""
+    if choice.y_label and name == choice.metric:
+        return choice.y_label
+    entry = describe(name)
+    unit = f" ({entry.unit})" if entry is not None and entry.unit else ""
+    return f"{name}{unit}"
 
 
-def _unit(metric: str) -> str:
-    found = describe(metric)
-    return found.unit if found is not None else ""
+def _titled(
+    panel: Panel, plan: PanelPlan, preset: Preset, setting: str, groups: Mapping[str, Sequence[Source]]
+) -> Panel:
+    """Return a panel titled by its setting where it has one: then the y label says what is drawn."""
+    if not setting and preset.is_titled_by_setting:
+        known = {s.setting for s in by_config([s for group in groups.values() for s in group])}
+        setting = known.pop() if len(known) == 1 else ""
+    return replace(panel, title=setting) if setting else panel
 
 
-def _with_unit(value: float, unit: str) -> str:
-    return f"{number(value)} {unit}" if unit in ("tokens", "nats") else number(value)
+def _behind(
+    sources: Sequence[Source], plans: Sequence[PanelPlan], axis: Axis, look: Look
+) -> tuple[list[Event], list[Phase], list[str]]:
+    """Return events and phases; of several runs there are none, since one's would be taken for another's."""
+    kinds = kinds_named(look.events)
+    if len(sources) > 1:
+        wanted = [w for w in (*look.events, look.phases) if w and w != "none"]
+        return [], [], (["Events and phases are drawn for one run alone."] if wanted else [])
+    source = sources[0]
+    places = source.places(axis)
+    assert places is not None, "the axis was checked"
+    events, told = events_of(source, places, kinds, look.remarks.get(source.label, ()))
+    if not look.phases:
+        return events, [], told
+    drawn = [chosen(stripe, sources).metric for p in plans for stripe in (p.left, p.right) if stripe is not None]
+    leading = next((metric for metric in drawn if metric.startswith("reward/")), drawn[0])
+    series = source.nearest(leading)
+    if series is None or not series.values:
+        return events, [], [*told, f"No phases: {leading} has no values."]
+    phases, sentence = phases_of(look.phases, source, series, places)
+    return events, phases, [*told, sentence]
 
 
-def _file_name(study: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_." else "_" for c in study)
+def _top(sources: Sequence[Source], axis: Axis) -> list[tuple[float, str]]:
+    """Return ticks that write steps over an axis of what was spent: those of the first source."""
+    places = sources[0].places(axis)
+    if places is None or places.is_step:
+        return []
+    first, last = places.steps[0], places.steps[-1]
+    distance = max(1, _rounded((last - first) / TOP_TICKS))
+    wanted = range(-(-first // distance) * distance, last + 1, distance)
+    return [(places.of(step), str(step)) for step in wanted]
+
+
+def _rounded(least: float) -> int:
+    found = next(f * 10**p for p in range(12) for f in (1, 2, 5) if f * 10**p >= least)
+    return int(found)
+
+
+def _unfolded(plans: Sequence[PanelPlan]) -> tuple[PanelPlan, ...]:
+    """Return plans without right axes: of several runs nobody could tell which line belongs to which axis."""
+    found = []
+    for plan in plans:
+        found.append(replace(plan, right=None))
+        if plan.right is not None:
+            titled = tuple(replace(c, title=c.title or c.y_label or c.metric) for c in plan.right.choices)
+            found.append(PanelPlan(replace(plan.right, choices=titled), x_label=plan.x_label))
+    return tuple(found)
+
+
+def _progress(sources: Sequence[Source]) -> list[str]:
+    if len(sources) > 1 or sources[0].store is None:
+        return []
+    done = len(sources[0].rows)
+    asked = int(sources[0].store.plan().get("steps", done))
+    return [f"{done} of {asked} steps." if done < asked else f"{done} steps."]
+
+
+def _title(sources: Sequence[Source], plans: Sequence[PanelPlan]) -> str:
+    labels = list(dict.fromkeys(s.label for s in sources))
+    studies = sorted({s.study for s in sources if s.study})
+    if (len(labels) == 1 and plans[0].left.choices[0] in (LENGTH, REWARD)) or (studies and len(sources) == 1):
+        return f"{studies[0]}: run {labels[0]}" if studies else labels[0]
+    shown = ", ".join(p.left.choices[0].shown_title for p in plans)
+    return f"{shown}: {', '.join(labels)}"
+
+
+def _notes(lines: Sequence[Drawn]) -> list[str]:
+    """Return how lines were made: once what holds for all of them, else with the names of those for which it holds."""
+    holds: dict[str, list[str]] = {}
+    drawn = [line for line in lines if line.line is not None]
+    for line in drawn:
+        for note in line.notes:
+            holds.setdefault(note, []).append(line.told.partition(":")[0])
+    return [
+        note if len(names) == len(drawn) else f"{', '.join(dict.fromkeys(names))}: {note}"
+        for note, names in holds.items()
+    ]

@@ -22,6 +22,7 @@ from ratchet.store.run_store import Row, RunStore
 SILENT = (
     "run.",
     "record.",
+    "log.",
     "eval.",
     "warm_start.cache",
     "buffer.url",

@@ -1,342 +1,241 @@
-"""The report of a run: what was trained, what came of it, where every attempt and every second went.
+"""The report of a run, or of several: one document, written as Markdown and as one page that opens offline.
 
-Every number is computed here from what is on disk and stands beside the metric it comes from. A move that noise can
-explain is not called a change.
+Every number is computed from what is on disk and stands beside its metric and its steps. The report that a run leaves
+when it ends is this one.
 """
 
 from __future__ import annotations
 
-import math
-import os
-import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from ratchet.charts.series import CLEAR, END_STEPS, ROUNDING, WORK, Move, Series, metric_series, move
+from ratchet.charts.account import gate, held_out, ledger, outcome, repeat, time, written
+from ratchet.charts.canvas import PANEL_INCHES, write_drawing
+from ratchet.charts.compare import Asked, compare
+from ratchet.charts.document import Document, Grid, Items, Part, Picture, Quote, Section, Text, code, markdown, plain
+from ratchet.charts.figure import Look, draw, draw_run, drawing_of, file_name
+from ratchet.charts.foreign import foreign_ledger, foreign_overview, foreign_repeat, foreign_time
+from ratchet.charts.observations import interpretation, observations, relations
+from ratchet.charts.page import page
+from ratchet.charts.remark import Remark, worst_first
 from ratchet.charts.setup import setup
-from ratchet.charts.tables import largest_first, summed, table
-from ratchet.charts.text import duration, flops, number, percent, quantity, relative_change, size
+from ratchet.charts.source import Source, source_of_run
+from ratchet.charts.story import details, results, series_named, span, valued
+from ratchet.charts.versus import comparison
 from ratchet.core.errors import RunError
-from ratchet.core.metric import Better, describe
-from ratchet.store.run_store import Row, RunStore
+from ratchet.store.run_store import RunStore
 
-ENDS = ("finished", "stopped", "failed", "crashed")
-"""Kinds of the event that closes a stretch of a run; ``start`` and ``resume`` open one."""
-RESULTS = (
-    "reward/mean",
-    "reward/parts/*",
-    "len/response/mean",
-    "len/truncated_frac",
-    "entropy",
-    "kl/ref",
-    "kl/old",
-    "clip/frac",
-    "signal/zero_groups_frac",
-    "opt/grad_norm",
-)
-"""Metrics of the results table, in order; a family stands for all its members."""
+Remarks = Mapping[str, Sequence[Remark]]
+"""Findings by the label of the source they are about."""
+MOST_EACH = 8
+"""Runs up to which a comparison holds the report of each."""
+SHARED = ("reward/mean", "len/response/mean", "entropy", "kl/ref")
+"""Panels that several runs share, where recorded."""
 
 
-def write_report(store: RunStore, figures: Sequence[Path]) -> Path:
-    """Write ``report.md`` into the run's folder and return its path. `figures` are the pictures to show.
+def report(sources: Sequence[Source], folder: Path, remarks: Remarks | None = None) -> list[Path]:
+    """Write ``report.md``, ``report.html`` and ``figures/`` into a folder, and return the two texts.
 
-    Works for a run in progress, stopped or crashed. Raises `RunError` if the file cannot be written.
+    One source gives a report of it; several give a comparison and then one of each. Works for runs in progress. Raises
+    `RunError` if something cannot be written.
     """
-    path = store.folder / "report.md"
+    found = remarks or {}
+    figures = folder / "figures"
+    each = enumerate(sources if len(sources) <= MOST_EACH else ())
+    names = _names(sources)
+    drawn = {i: _figures(s, figures, found.get(s.label, ()), names[i]) for i, s in each}
+    if len(sources) == 1:
+        made = of_one(sources[0], drawn[0], found.get(sources[0].label, ()))
+    else:
+        made = of_several(sources, drawn, figures, found)
+    return write_document(made, folder)
+
+
+def write_report(store: RunStore, figures: Sequence[Path], remarks: Sequence[Remark] = ()) -> Path:
+    """Write ``report.md`` and ``report.html`` into the run's folder and return the first. `figures` are to be shown.
+
+    Works for a run in progress, stopped or crashed. Raises `RunError` if a file cannot be written.
+    """
+    made = of_one(source_of_run(store), pictures_of(figures), remarks)
+    return write_document(made, store.folder)[0]
+
+
+def report_text(store: RunStore, figures: Sequence[Path], remarks: Sequence[Remark] = ()) -> str:
+    """Return the report of a run of ours as Markdown."""
+    return markdown(of_one(source_of_run(store), pictures_of(figures), remarks), store.folder)
+
+
+def of_one(source: Source, figures: Sequence[Picture], remarks: Sequence[Remark]) -> Document:
+    """Return the report of one run."""
+    title = source.store.folder.resolve().name if source.store is not None else source.label
+    return Document(title, _opening(source), _sections(source, figures, remarks))
+
+
+def of_several(
+    sources: Sequence[Source], drawn: Mapping[int, Sequence[Picture]], folder: Path, remarks: Remarks
+) -> Document:
+    """Return a comparison, and behind it the report of each run."""
+    shared = [m for m in SHARED if any(s.nearest(m) is not None for s in sources)]
+    look = Look(style="stale" if len(shared) > 2 else "judge")
+    made = drawing_of(sources, look)
+    if len({s.setting for s in sources}) == 1:  # two beside each other are as wide as the text
+        made = replace(made, columns=2, panel_inches=PANEL_INCHES)
+    pictures = pictures_of(write_drawing(made, folder / "comparison"))
+    labels = ", ".join(plain(s.label) for s in sources)
+    methods = _methods(sources, folder)
+    each = [
+        Section(_names(sources)[i], [*_opening(s)], _sections(s, drawn[i], remarks.get(s.label, ())))
+        for i, s in enumerate(sources)
+        if i in drawn
+    ]
+    return Document(
+        f"{len(sources)} runs compared",
+        [
+            Text(f"Held against each other: {labels}."),
+            *([] if drawn else [Text(f"More than {MOST_EACH} runs: each has a report of its own, not in this one.")]),
+        ],
+        [comparison(sources, remarks), Section("All in one figure", [*pictures]), *methods, *each],
+    )
+
+
+def write_document(document: Document, folder: Path) -> list[Path]:
+    """Write a document as ``report.md`` and ``report.html``, and return both. Raises `RunError`."""
+    paths = [folder / "report.md", folder / "report.html"]
     try:
-        path.write_text(report_text(store, figures), encoding="utf-8")
+        folder.mkdir(parents=True, exist_ok=True)
+        paths[0].write_text(markdown(document, folder), encoding="utf-8")
+        paths[1].write_text(page(document), encoding="utf-8")
     except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}. Make room, then draw it again.") from error
-    return path
+        raise RunError(
+            f"{folder}/report cannot be written: {error.strerror}. Make room, then draw it again."
+        ) from error
+    return paths
 
 
-def report_text(store: RunStore, figures: Sequence[Path]) -> str:
-    """Return the report as Markdown."""
-    rows, events, config = store.metrics(), store.events(), store.config_tree()
-    sections = [
-        [f"# {store.folder.resolve().name}", _outcome(store, rows, events)],
-        setup(store, config),
-        _pictures(store, figures),
-        _results(store, rows),
-        _held_out(rows, events),
-        _ledger(rows),
-        _time(rows),
-        _gate(events),
-        _probe(events),
-        _checkpoints(store, events),
-        _machine(store, events),
-        _commands(store, config),
-    ]
-    return "\n\n".join("\n\n".join(section) for section in sections if section) + "\n"
-
-
-def _outcome(store: RunStore, rows: Sequence[Row], events: Sequence[Row]) -> str:
-    """Say how the run ended, and warn if it did not end well."""
-    asked = int(store.plan().get("steps", len(rows)))
-    done = f"{len(rows)} of {asked} steps"
-    if rows:
-        done += f" in {duration(sum(row.get('time/step', 0.0) for row in rows))}"
-    opened = max((i for i, e in enumerate(events) if e["kind"] in ("start", "resume")), default=0)
-    end = next((e for e in reversed(events[opened:]) if e["kind"] in ENDS), None)
-    resumes = sum(e["kind"] == "resume" for e in events)
-    again = f" It was resumed {'once' if resumes == 1 else f'{resumes} times'}." if resumes else ""
-    if end is None:
-        return f"> **No end is recorded after {done}**: the run is still going, or its process was killed.{again}"
-    if end["kind"] == "finished":
-        return f"Finished: {done}.{again}"
-    if end["kind"] == "stopped":
-        return f"> **Stopped on request after {done}.** Go on with `ratchet resume {store.folder}`.{again}"
-    verb = "Failed" if end["kind"] == "failed" else "Crashed"
-    reason = " ".join(str(end.get("error", "no reason recorded")).split())
-    return f"> **{verb} at step {end['step']}, with {done} done**: {reason}{again}"
-
-
-def _pictures(store: RunStore, figures: Sequence[Path]) -> list[str]:
-    """Show each PNG with the caption written beside it."""
-    parts = []
-    for path in figures:
-        if path.suffix != ".png":
-            continue
-        text = path.with_suffix(".txt")
-        told = text.read_text(encoding="utf-8") if text.is_file() else path.stem
+def pictures_of(files: Sequence[Path]) -> list[Picture]:
+    """Return figures with the captions written beside them; of each PNG and SVG there is one."""
+    found = []
+    for png in (path for path in files if path.suffix == ".png"):
+        text = png.with_suffix(".txt")
+        told = text.read_text(encoding="utf-8") if text.is_file() else png.stem
         title, _, caption = told.partition("\n\n")
-        place = Path(os.path.relpath(path, store.folder)).as_posix()
-        parts += [f"![{title}]({place})", caption.strip()]
-    return [p for p in parts if p]
+        found.append(Picture(png, png.with_suffix(".svg"), title, caption.strip()))
+    return found
 
 
-def _results(store: RunStore, rows: Sequence[Row]) -> list[str]:
-    """Return the table of metrics and what it says about the end of the run."""
-    found = [s for name in _expanded(rows) if (s := metric_series(store, rows, name)).values]
-    if not found:
-        return ["## Results", "No step is recorded."]
-    moves = [(s, move(s)) for s in found]
-    n = moves[0][1].num_steps
-    first, last = _span(found[0].steps[:n]), _span(found[0].steps[-n:])
-    head = ("metric", f"start ({first})", f"end ({last})", "change", "best, or range")
-    body = [
-        (f"`{s.name}`", _valued(s.name, m.start), _valued(s.name, m.end), _verdict(s.name, m), _best(s.name, m))
-        for s, m in moves
-    ]
-    rule = (
-        f"Start and end are means of {n} step{'' if n == 1 else 's'}. A change is clear when it exceeds {CLEAR:g} "
-        "standard errors, estimated from the differences between neighbouring steps."
-    )
-    notes = [
-        f"`{s.name}` is 0 throughout, up to rounding ({entry.zero})."
-        for s in found
-        if max(map(abs, s.values)) < ROUNDING and (entry := describe(s.name)) is not None and entry.zero
-    ]
-    return ["## Results", table(head, body), rule, *_fallen(moves), *notes]
-
-
-def _fallen(moves: Sequence[tuple[Series, Move]]) -> list[str]:
-    """Name rewards that end clearly below the best they held for some steps: a late collapse, or a plateau overrun."""
-    said = []
-    for series, m in moves:
-        if not series.name.startswith("reward/") or len(series.values) < 4 * END_STEPS:
-            continue
-        n, values = m.num_steps, series.values
-        means = [statistics.fmean(values[i : i + n]) for i in range(len(values) - n + 1)]
-        top = max(range(len(means)), key=means.__getitem__)
-        # The best of many windows is high by luck too: ask for twice the margin.
-        if means[top] - m.end > 2 * CLEAR * m.standard_error:
-            span = _span(series.steps[top : top + n])
-            said.append(
-                f"**`{series.name}` fell back**: {number(means[top])} over {span}, {number(m.end)} at the end "
-                f"({number(m.end - means[top])})."
-            )
-    return said
-
-
-def _held_out(rows: Sequence[Row], events: Sequence[Row]) -> list[str]:
-    """Return evaluations with intervals beside the training numbers of the same time."""
-    latest = {(e["split"], e["step"]): e for e in events if e["kind"] == "eval" and "pass@1" in e}
-    if not latest:
+def _figures(source: Source, folder: Path, remarks: Sequence[Remark], title: str) -> list[Picture]:
+    """Draw the figures of one run; those of a run of ours lie in its own folder if the report does."""
+    if source.span is None:
         return []
-    body = []
-    for (split, step), e in sorted(latest.items(), key=lambda item: item[0][1]):
-        before = [row for row in rows if step - END_STEPS <= row["step"] < step]
-        seen = [float(row["reward/parts/accuracy"]) for row in before if "reward/parts/accuracy" in row]
-        rewards = [float(row["reward/mean"]) for row in before if "reward/mean" in row]
-        body.append(
-            (
-                f"{split}, after {step} steps",
-                f"{percent(e['pass@1'])} ({percent(e['pass@1_low'])} to {percent(e['pass@1_high'])})",
-                percent(statistics.fmean(seen)) if seen else "no such part",
-                number(e["reward_mean"]),
-                number(statistics.fmean(rewards)) if rewards else "none",
-                f"{e['tasks']:.0f} x {e['samples']:.0f}, {e['failed']:.0f} failed",
-            )
-        )
-    head = ("split", "`pass@1` (95 % interval)", "train accuracy", "`reward_mean`", "train reward", "tasks x samples")
-    note = (
-        f"Train numbers are means of `reward/parts/accuracy` and `reward/mean` over the {END_STEPS} steps before. "
-        "A failed attempt counts as wrong."
-    )
-    return ["## Held-out evaluation", table(head, body), note]
+    if source.store is not None and folder.resolve() == (source.store.folder / "figures").resolve():
+        return pictures_of(draw_run(source.store, remarks))
+    name = f"{file_name(title)}-" if title else ""
+    found = {source.label: remarks}
+    files = draw([source], Look(remarks=found), folder / f"{name}main")
+    more = [s.name for s in series_named(source, ("reward/parts/*", "entropy", "kl/ref"))][:4]
+    if more:
+        files += draw([source], Look(more, remarks=found), folder / f"{name}signals")
+    return pictures_of(files)
 
 
-def _ledger(rows: Sequence[Row]) -> list[str]:
-    """Say where every attempt went, and whether the entries close."""
-    if not rows:
-        return []
-    totals = summed(rows, "ledger/")
-    asked = sum(row.get("rollouts/asked", 0.0) for row in rows)
-    open_steps = [
-        int(row["step"])
-        for row in rows
-        if sum(v for k, v in row.items() if k.startswith("ledger/")) != row.get("rollouts/asked", 0.0)
-    ]
-    body = [(f"`{k}`", f"{v:,.0f}", percent(v / asked) if asked else "") for k, v in largest_first(totals)]
-    body.append(("sum", f"{sum(totals.values()):,.0f}", ""))
-    body.append(("`rollouts/asked`", f"{asked:,.0f}", ""))
-    verdict = "The ledger closes: on each step the entries add up to the attempts asked for."
-    if open_steps:
-        shown = ", ".join(str(s) for s in open_steps[:5]) + (" ..." if len(open_steps) > 5 else "")
-        verdict = (
-            f"**The ledger does not close on {len(open_steps)} of {len(rows)} steps** ({shown}): the entries do not "
-            "add up to the attempts asked for."
-        )
-    tokens, prompts = summed(rows, "ledger_tokens/"), summed(rows, "ledger_prompts/")
-    sampled = sum(row.get("tokens/generated", 0.0) for row in rows)
-    also = (
-        f"Tokens: {tokens.get('ledger_tokens/trained', 0.0):,.0f} of {sampled:,.0f} sampled were trained on"
-        f"{'' if sum(tokens.values()) == sampled else ' (**these entries do not close**)'}; prompts: "
-        f"{prompts.get('ledger_prompts/trained', 0.0):,.0f} of {sum(prompts.values()):,.0f}."
-    )
-    return ["## Where every rollout went", table(("fate", "rollouts", "share"), body), verdict, also]
-
-
-def _time(rows: Sequence[Row]) -> list[str]:
-    """Say where the seconds went, and what they bought."""
-    total = sum(row.get("time/step", 0.0) for row in rows)
-    if not total:
-        return []
-    parts = [*largest_first(summed(rows, "time/")), *largest_first(summed(rows, "wait/"))]
-    body = [(f"`{name}`", duration(seconds), percent(seconds / total)) for name, seconds in parts]
-    tokens = sum(row.get("tokens/generated", 0.0) for row in rows)
-    work = sum(row.get(name, 0.0) for row in rows for name in WORK)
-    costs = (
-        f"{tokens:,.0f} tokens sampled (`tokens/generated`), {number(tokens / total)} a second; {flops(work)} "
-        f"(`flops/*/step`), {flops(work / total)}/s; "
-        f"at most {size(max(row.get('mem/rss_bytes', 0.0) for row in rows))} resident (`mem/rss_bytes`)."
-    )
-    note = (
-        "`time/explore` and `time/train` make up `time/step`; the other times are parts of `time/train`. Explorer and "
-        "trainer may wait at the same time, so waits do not add up to the step."
-    )
-    return ["## Time and waiting", table(("what", "time", "share of step time"), body), note, costs]
-
-
-def _gate(events: Sequence[Row]) -> list[str]:
-    """Say how well sampler and trainer agreed before the first step."""
-    gate = _latest(events, "gate")
-    if gate is None:
-        return []
-    said = ", ".join(f"`{k}` {number(v)} nats" for k, v in sorted(gate.items()) if k.startswith("gate/"))
-    return ["## Before the first step", f"Sampler and trainer agreed on log-probabilities: {said}."]
-
-
-def _probe(events: Sequence[Row]) -> list[str]:
-    """Return what the reward gave texts of known worth."""
-    event = _latest(events, "reward_probe")
-    if event is None:
-        return []
-    if not event.get("rows"):
-        return ["### Reward probe", "The reward was not probed: the environment shows no gold answers."]
-    body = [
-        (r["probe"], number(r["mean"]), percent(r["full_share"]), str(r["num_tasks"]), str(r["num_failed"]))
-        for r in event["rows"]
-    ]
-    head = ("text", "mean reward", "earns full marks on", "tasks", "failed")
-    return ["### Reward probe", table(head, body), "For gold, full marks means more than the empty text earns."]
-
-
-def _checkpoints(store: RunStore, events: Sequence[Row]) -> list[str]:
-    """List the checkpoints still there, and those found damaged."""
-    written = [str(e["path"]) for e in events if e["kind"] == "checkpoint"]
-    kept = sorted(path for path in set(written) if (store.folder / path).is_dir())
-    damaged = [f"Damaged: {e['what']}." for e in events if e["kind"] == "damaged_checkpoint"]
-    listed = ", ".join(f"`{path}`" for path in kept) or "none"
-    said = f"{listed} ({len(set(written))} written). Each is a Hugging Face folder too."
-    return ["## Checkpoints", said, *damaged]
-
-
-def _machine(store: RunStore, events: Sequence[Row]) -> list[str]:
-    """Say with what the run was made; a resume elsewhere is told."""
-    first = store.environment()
-    commit = f" ({first['commit']})" if first.get("commit") else ""
-    packages = ", ".join(f"{k} {v}" for k, v in first.get("packages", {}).items())
-    said = (
-        f"ratchet {first.get('ratchet', '?')}{commit}, Python {first.get('python', '?')}, {packages}; "
-        f"{first.get('processor', '?')}, cores: {first.get('cores', '?')}, threads: {first.get('threads', '?')}, "
-        f"{first.get('cuda') or 'no GPU'}; native kernels: {first.get('native_kernels', '?')}; "
-        f"{first.get('platform', '?')}."
-    )
-    changed = []
-    for event in events:
-        if event["kind"] == "resume":
-            other = event.get("environment", {})
-            differs = sorted(k for k in first.keys() | other.keys() if first.get(k) != other.get(k))
-            if differs:
-                changed.append(f"The resume at step {event['step']} differs in: {', '.join(differs)}.")
-    return ["## Versions and machine", said, *changed]
-
-
-def _commands(store: RunStore, config: Mapping[str, Any]) -> list[str]:
-    """Give the commands that repeat the run and go on with it."""
-    name = config.get("run", {}).get("name")
-    other = f" run.name={name}-again" if name else ""
+def _names(sources: Sequence[Source]) -> list[str]:
+    """Return what each of several runs is called, seeds of one label by their numbers; empty for the only one."""
+    labels = [f"{s.setting} {s.label}".strip() for s in sources]
+    if len(labels) == 1:
+        return [""]
     return [
-        "## Again",
-        f"```console\n$ ratchet train {store.folder / 'config.toml'}{other}\n$ ratchet resume {store.folder}\n```",
+        f"{label} {labels[:i].count(label) + 1}" if labels.count(label) > 1 else label for i, label in enumerate(labels)
     ]
 
 
-def _expanded(rows: Sequence[Row]) -> list[str]:
-    """Return `RESULTS` with each family replaced by its members."""
-    names: list[str] = []
-    for pattern in RESULTS:
-        stem = pattern.removesuffix("*")
-        names += sorted({k for row in rows for k in row if k.startswith(stem)}) if stem != pattern else [pattern]
-    return names
+def _opening(source: Source) -> list[Part]:
+    if source.store is not None:
+        return [outcome(source.store, source.rows, source.store.events())]
+    assert source.log is not None, "a source has a store or a log"
+    at = source.span
+    steps = f", {span(at) if at[0] != at[1] else f'step {at[0]}'}" if at is not None else ""
+    rows = "1 row" if source.log.num_rows == 1 else f"{source.log.num_rows:,} rows"
+    return [Text(f"A log of {plain(source.log.framework.name)}: {rows}{steps}.")]
 
 
-def _valued(name: str, value: float) -> str:
-    entry = describe(name)
-    return quantity(value, entry.unit if entry is not None else "")
+def _sections(source: Source, figures: Sequence[Picture], remarks: Sequence[Remark]) -> list[Section]:
+    found = relations(source)
+    store = source.store
+    events = store.events() if store is not None else []
+    spent = (
+        [ledger(source.rows), *time(source.rows)]
+        if store is not None
+        else [
+            foreign_ledger(source),
+            foreign_time(source),
+        ]
+    )
+    return [
+        Section("Overview", _overview(source)),
+        Section("Components", [*figures, *_components(source, figures)]),
+        Section("Detailed analysis", [*results(source)], details(source)),
+        *(held_out(source.rows, events) if store is not None else ()),
+        Section("Key observations", [Items(observations(source, found))]),
+        Section(
+            "Interpretation",
+            [
+                Items(interpretation(source, found)),
+                Text("These are readings of the numbers above, not proofs; a rerun with another seed comes first."),
+            ],
+        ),
+        Section("Findings", _findings(remarks)),
+        *spent,
+        *(gate(events) if store is not None else ()),
+        repeat(store, events) if store is not None else foreign_repeat(source),
+    ]
 
 
-def _verdict(name: str, m: Move) -> str:
-    """Return a move in words; shares move by percentage points."""
-    if math.isnan(m.standard_error):
-        return "too few steps to say"
-    if not m.is_clear:
-        return "no clear change"
-    word, by_how_much = "up" if m.difference > 0 else "down", abs(m.difference)
-    entry = describe(name)
-    if entry is not None and entry.unit == "share":
-        return f"{word} {100 * by_how_much:.1f} points"
-    return f"{word} {number(by_how_much)}" + (f" ({relative_change(m.relative)})" if m.relative is not None else "")
+def _overview(source: Source) -> list[Part]:
+    if source.store is not None:
+        answers = written(source.store)
+        return [setup(source.store, source.store.config_tree()), *answers]
+    return foreign_overview(source)
 
 
-def _best(name: str, m: Move) -> str:
-    """Return the best value with its step; for a metric that is no goal, both extremes."""
-    entry = describe(name)
-    better = entry.better if entry is not None else Better.NEITHER
-    high, low = (f"{_valued(name, value)} (step {step})" for step, value in (m.highest, m.lowest))
-    if m.highest[1] == m.lowest[1]:
-        return "constant"
-    if better is Better.NEITHER:
-        return f"lowest {low}, highest {high}"
-    return high if better is Better.HIGHER else low
+def _components(source: Source, figures: Sequence[Picture]) -> list[Part]:
+    """Say what is on the axes: of each series its range, its points and what it is."""
+    shown = [s for s in series_named(source, ("reward/mean", "reward/parts/*", *SHARED[1:])) if s.values]
+    if not shown:
+        return [Text("Nothing that could be drawn is recorded.")] if not figures else []
+    body = [
+        (
+            code(s.name),
+            f"{len(s.values):,}",
+            f"{s.steps[0]:,} to {s.steps[-1]:,}",
+            f"{valued(s.name, min(s.values))} to {valued(s.name, max(s.values))}",
+            plain(source.meaning(s.name)),
+        )
+        for s in shown
+    ]
+    head = ("series", "values", f"x: {plain(source.step_label.lower())}", "y: range", "in the log")
+    if not any(row[-1] for row in body):
+        return [Grid(head[:-1], [row[:-1] for row in body])]
+    return [Grid(head, body)]
 
 
-def _span(steps: Sequence[int]) -> str:
-    return f"step {steps[0]}" if len(steps) == 1 else f"steps {steps[0]} to {steps[-1]}"
+def _findings(remarks: Sequence[Remark]) -> list[Part]:
+    if not remarks:
+        return [Text("No findings were handed to this report.")]
+    parts: list[Part] = []
+    for remark in worst_first(remarks):
+        about = ", ".join(part for part in (code(remark.metric) if remark.metric else "", remark.where) if part)
+        where = f" ({about})" if about else ""
+        parts.append(Text(f"**{plain(remark.title)}**, {plain(remark.severity)}{where}: {plain(remark.sentence)}"))
+        if remark.details:
+            parts.append(Items([plain(detail) for detail in remark.details]))
+    return parts
 
 
-def _latest(events: Sequence[Row], kind: str) -> Row | None:
-    return next((e for e in reversed(events) if e["kind"] == kind), None)
+def _methods(sources: Sequence[Source], folder: Path) -> list[Section]:
+    """Return the tables of `compare`, where all runs are ours and some are seeds of one method."""
+    stores = [s.store for s in sources if s.store is not None and s.rows]
+    if len(stores) < len(sources):
+        return []
+    made = compare(Asked([store.folder for store in stores], out=folder / "methods"))
+    return [Section("Methods over seeds", [Quote(made.text), *pictures_of(made.files)])]

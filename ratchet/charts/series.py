@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from itertools import pairwise
 
-from ratchet.core.errors import ConfigError, nearest
 from ratchet.store.run_store import Row, RunStore
 
 END_STEPS = 5
@@ -17,6 +16,10 @@ CLEAR = 3.0
 """Standard errors a move must exceed to be called a change: with some ten metrics a report, two would cry wolf."""
 ROUNDING = 1e-9
 """Moves below this are rounding of float32 sums, however regular they look (kl/old on fresh data is about 1e-13)."""
+QUICK = 100_000
+"""Additions that plain Python does at once; a longer series is smoothed by NumPy."""
+MANY = 2000
+"""Values above which NumPy takes the medians."""
 TO_SIGMA = 1.4826
 """The median absolute deviation of normal noise times this is its standard deviation."""
 
@@ -94,7 +97,8 @@ def move(series: Series) -> Move:
     with standard error ``sigma * sqrt(2 / n)``.
     """
     values = series.values
-    n = max(1, min(END_STEPS, len(values) // 2))
+    # Evaluations are few and far apart: the mean of several would hide most of the way.
+    n = max(1, min(END_STEPS, len(values) // (8 if series.name.startswith("eval/") else 2)))
     start, end = statistics.fmean(values[:n]), statistics.fmean(values[-n:])
     error = noise(values) * math.sqrt(2 / n) if len(values) >= 4 else math.nan
     points = list(zip(series.steps, values, strict=True))
@@ -104,6 +108,8 @@ def move(series: Series) -> Move:
 
 def noise(values: Sequence[float]) -> float:
     """Return the standard deviation of the noise between neighbouring steps; 0 for fewer than three values."""
+    if len(values) > MANY:
+        return _noise_of_many(values)
     differences = [b - a for a, b in pairwise(values)]
     if len(differences) < 2:
         return 0.0
@@ -111,6 +117,15 @@ def noise(values: Sequence[float]) -> float:
     spread = TO_SIGMA * statistics.median(abs(d - middle) for d in differences)
     # More than half of the differences may be equal (a fraction that is mostly 0): then their plain spread.
     return (spread or statistics.pstdev(differences)) / math.sqrt(2)
+
+
+def _noise_of_many(values: Sequence[float]) -> float:
+    """Return the same for a long series, by NumPy."""
+    import numpy as np
+
+    differences = np.diff(np.asarray(values, dtype=float))
+    spread = TO_SIGMA * float(np.median(np.abs(differences - np.median(differences))))
+    return (spread or float(differences.std())) / math.sqrt(2)
 
 
 def smoothing_window(values: Sequence[float]) -> int:
@@ -124,7 +139,16 @@ def smoothing_window(values: Sequence[float]) -> int:
 def smoothed(values: Sequence[float], window: int) -> list[float]:
     """Return centred moving means over `window` values (odd); near an end, over those of them that there are."""
     half = window // 2
-    return [statistics.fmean(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
+    if window == 1 or len(values) * window <= QUICK:
+        return [statistics.fmean(values[max(0, i - half) : i + half + 1]) for i in range(len(values))]
+    import numpy as np
+
+    numbers = np.asarray(values, dtype=float)
+    middle = numbers.mean()  # taken off first, so that running sums stay small
+    sums = np.r_[0.0, np.cumsum(numbers - middle)]
+    first = np.maximum(np.arange(len(numbers)) - half, 0)
+    last = np.minimum(np.arange(len(numbers)) + half + 1, len(numbers))
+    return [float(v) for v in middle + (sums[last] - sums[first]) / (last - first)]
 
 
 def refreshes(rows: Sequence[Row]) -> list[int]:
@@ -136,46 +160,6 @@ def refreshes(rows: Sequence[Row]) -> list[int]:
 def resumes(store: RunStore) -> list[int]:
     """Return the steps at which the run was resumed."""
     return sorted({int(event["step"]) for event in store.events() if event["kind"] == "resume"})
-
-
-WORK = tuple(f"flops/{what}/step" for what in ("generate", "agents", "train", "curriculum"))
-"""All that a step computes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Axis:
-    """What a chart may have on its x axis."""
-
-    label: str
-    at: Callable[[Sequence[Row]], Mapping[int, float]]
-    """From the rows of a run to step -> place on the axis."""
-
-
-def _running_sum(*names: str) -> Callable[[Sequence[Row]], Mapping[int, float]]:
-    """Count up what each step adds: `names` are summed. Rows of a resumed run are in order, so nothing counts twice."""
-
-    def at(rows: Sequence[Row]) -> dict[int, float]:
-        added = [sum(float(row.get(name, 0.0)) for name in names) for row in rows]
-        return {int(row["step"]): total for row, total in zip(rows, accumulate(added), strict=True)}
-
-    return at
-
-
-AXES: Mapping[str, Axis] = {
-    "step": Axis("Step", lambda rows: {int(row["step"]): float(row["step"]) for row in rows}),
-    "rollouts": Axis("Rollouts", _running_sum("rollouts/step")),
-    "tokens": Axis("Generated Tokens", _running_sum("tokens/generated")),
-    "flops": Axis("FLOPs", _running_sum(*WORK)),
-    "time": Axis("Time (minutes)", lambda rows: {k: v / 60 for k, v in _running_sum("time/step")(rows).items()}),
-}
-"""Axes by the name the command line knows them by. All but ``step`` count up to the end of the step."""
-
-
-def axis_named(name: str) -> Axis:
-    """Return an axis. Raises `ConfigError` for an unknown one."""
-    if name not in AXES:
-        raise ConfigError(f'There is no x axis "{name}".{nearest(name, AXES)}')
-    return AXES[name]
 
 
 def _is_number(value: object) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ratchet.charts.tables import table
+from ratchet.charts.document import Grid, plain
 from ratchet.config.learning import AlgorithmSection
 from ratchet.store.run_store import RunStore
 
 
-def setup(store: RunStore, config: Mapping[str, Any]) -> list[str]:
+def setup(store: RunStore, config: Mapping[str, Any]) -> Grid:
     """Say what was trained and how."""
     plan = store.plan()
     run, policy, explore = config.get("run", {}), config.get("policy", {}), config.get("explore", {})
@@ -36,7 +36,7 @@ def setup(store: RunStore, config: Mapping[str, Any]) -> list[str]:
         ("data", _data(config)),
         ("seed", str(run.get("seed"))),
     ]
-    return ["## What was trained", table(("", ""), facts)]
+    return Grid(("what", "how"), [(name, plain(said)) for name, said in facts])
 
 
 def _data(config: Mapping[str, Any]) -> str:

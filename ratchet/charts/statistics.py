@@ -7,7 +7,7 @@ bootstrap intervals over runs, probability of improvement. NumPy and SciPy are i
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ratchet.charts.series import END_STEPS, smoothed
@@ -149,7 +149,7 @@ def at_index(values: Sequence[float], index: float) -> float:
     return float(values[low] + (index - low) * (values[low + 1] - values[low]))
 
 
-def mean_curve(curves: Sequence[dict[int, float]]) -> dict[int, float]:
+def mean_curve(curves: Sequence[Mapping[int, float]]) -> dict[int, float]:
     """Return step -> mean over the runs that have the step."""
     steps = sorted(set[int]().union(*curves))
     return {step: statistics.fmean(c[step] for c in curves if step in c) for step in steps}

@@ -111,3 +111,8 @@ def _averaged(values: Sequence[float], parts: int) -> list[float]:
         finite = [v for v in values[first:last] if math.isfinite(v)]
         means.append(sum(finite) / len(finite) if finite else math.nan)
     return means
+
+
+def printable(text: str) -> str:
+    """Return a text whose characters all can be printed, and stand in XML; what cannot is a space."""
+    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from ratchet.board.finding import Diagnose, nothing_found
+from ratchet.board.finding import Diagnose, Finding, Reason
 from ratchet.core.errors import ConfigError
 
 TOKEN = "RATCHET_BOARD_TOKEN"
@@ -20,7 +20,30 @@ LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 def diagnosis() -> Diagnose:
     """Return what finds out what is wrong with a run. The one place where a diagnosis is handed to board and watch."""
-    return nothing_found
+    return diagnosed
+
+
+def diagnosed(path: Path) -> list[Finding]:
+    """Return what the doctor finds in a run of ours or anybody's log, in the board's form.
+
+    Raises `ConfigError` if the log cannot be read, or is too short for anything to be said.
+    """
+    from ratchet.cli.doctor import findings_of
+    from ratchet.doctor.diagnose import unsaid
+    from ratchet.doctor.evidence import evidence_of
+    from ratchet.logs.read import read_log
+
+    log = read_log(path, need_reward=False)
+    found = findings_of(log)
+    if not found and (why := unsaid(evidence_of(log))) is not None:
+        raise ConfigError(why)
+    return [
+        Finding(
+            f.severity.label, f.rule, f.metric, f.first, f.last, f.sentence,
+            tuple(Reason(cause.text, cause.evidence) for cause in f.causes), f.check, f.change, f.rollouts, f.sources,
+        )
+        for f in found
+    ]  # fmt: skip
 
 
 def serve(folder: Path, host: str, port: int, with_token: bool) -> None:

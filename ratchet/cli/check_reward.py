@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from ratchet.cli.preview import preview
 from ratchet.config.schema import RunConfig
 from ratchet.core.errors import ConfigError
 from ratchet.core.task import Split
@@ -20,6 +21,7 @@ def check(config: RunConfig, count: int) -> str:
         size = environment.num_tasks(split)
         tasks = [environment.task(split, i) for i in range(count if size is None else min(count, size))]
         rows = asyncio.run(probe(environment, tasks))
+        shown = preview(environment, config.run.seed)
     finally:
         close_environment(environment)
     lines = [f"{'text':<14}{'mean':>8}{'full marks':>13}{'no score':>11}"]
@@ -28,4 +30,6 @@ def check(config: RunConfig, count: int) -> str:
     errors = [f.text for f in findings if f.level == "error"]
     if errors:
         raise ConfigError("\n".join(["The reward cannot be trained on: " + " ".join(errors), *lines]))
-    return "\n".join([*lines, *(f"{f.level}: {f.text}" for f in findings)] + ([] if findings else ["Nothing amiss."]))
+    return "\n".join(
+        [*lines, *(f"{f.level}: {f.text}" for f in findings)] + ([] if findings else ["Nothing amiss."]) + [shown]
+    )

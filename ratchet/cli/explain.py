@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ratchet.cli.preview import lengths, preview
 from ratchet.cli.view import duration
 from ratchet.config.curve import at
 from ratchet.config.plan import Plan
@@ -10,6 +11,10 @@ from ratchet.config.schema import RunConfig
 from ratchet.core.task import Split
 from ratchet.environments.table import UsesSandbox, close_environment
 from ratchet.kernels.native import available, why_not
+from ratchet.loggers.table import make_loggers
+from ratchet.policy.policy import Policy
+from ratchet.policy.template import prefix_breaks
+from ratchet.run.model import computed_by
 from ratchet.run.parts import choose_device, fresh_policy, make_algorithm, make_environment, plan_for
 from ratchet.run.warm_start import cache_folder, warm_start_key
 from ratchet.sandbox.choose import open_box
@@ -27,10 +32,12 @@ def explanation(config: RunConfig) -> str:
         lines = [
             f"Policy: {config.policy.model or 'a tiny model made from nothing'}, {policy.shape.family}, "
             f"{_count(plan.parameters)} weights, context {plan.context_tokens:,} tokens, products in "
-            f"{config.policy.dtype}, on {choose_device(config)} "
-            f"({'native kernels' if available() else f'plain torch: {why_not()}'}).",
+            f"{config.policy.dtype}, on {choose_device(config)}, {computed_by(policy)}{_kernels(policy)}.",
+            _adapter(config, plan),
+            *map(str, prefix_breaks(policy.tokenizer)),
             f"Environment: {environment.name}, {'tasks without end' if size is None else f'{size:,} tasks'}; a typical "
             f"prompt has {plan.prompt_tokens:,} tokens.",
+            lengths(environment, policy.tokenizer, plan.context_tokens, config.run.seed),
             _warm_start(config, cached),
             _batch(config, plan),
             _method(config),
@@ -46,10 +53,31 @@ def explanation(config: RunConfig) -> str:
             f"{duration(config.explore.rollout_timeout_s)}; a reward in its own process is killed at the environment's "
             "own limit. Both are counted.",
             _record(config, plan),
+            _told(config),
+            preview(environment, config.run.seed),
         ]
         return "\n".join(line for line in lines if line)
     finally:
         close_environment(environment)
+
+
+def _kernels(policy: Policy) -> str:
+    """Say which arithmetic our own decoder uses."""
+    if policy.origin.hosted or policy.device.type != "cpu":
+        return ""
+    return ", with native kernels" if available() else f", in plain torch: {why_not()}"
+
+
+def _adapter(config: RunConfig, plan: Plan) -> str:
+    lora = config.policy.lora
+    if not lora.rank:
+        return ""
+    share = plan.trained_parameters / plan.parameters
+    return (
+        f"Adapter: rank {lora.rank}, {_count(plan.trained_parameters)} weights ({share:.2%}) are trained, the "
+        f"others are frozen{' in four bits' if lora.four_bit else ''}; checkpoints hold the "
+        "adapter alone, ratchet export merges it."
+    )
 
 
 def _sandbox(config: RunConfig) -> str:
@@ -145,9 +173,10 @@ def _memory(plan: Plan) -> str:
         ("engine weights", plan.engine_weights_bytes),
         ("key-value cache at full length", plan.cache_bytes),
         ("logits", plan.logits_bytes),
+        ("activations at least", plan.activations_bytes),
     ]
     told = ", ".join(f"{name} {_bytes(size)}" for name, size in parts if size)
-    return f"Memory: about {_bytes(plan.memory_bytes)} besides activations and torch itself: {told}."
+    return f"Memory: about {_bytes(plan.memory_bytes)} besides torch itself: {told}."
 
 
 def _compute(plan: Plan) -> str:
@@ -170,6 +199,12 @@ def _record(config: RunConfig, plan: Plan) -> str:
         f"Kept: a checkpoint every {record.checkpoint_every} steps (the newest {record.keep_checkpoints}, the first "
         f"and the best), {'every rollout' if record.rollouts else 'no rollouts'}. Evaluation: {tested}."
     )
+
+
+def _told(config: RunConfig) -> str:
+    """Say who else is told of the run. Raises `ConfigError` where a library or a login is missing."""
+    make_loggers(config.log)
+    return f"Loggers: {', '.join(config.log.to)}, fed from the run's own files." if config.log.to else ""
 
 
 def _count(number: int) -> str:

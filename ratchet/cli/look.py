@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from ratchet.charts.figure import draw_metrics, draw_run
 from ratchet.charts.text import sparkline
 from ratchet.charts.timeline import draw_timeline, timeline_of, write_page
 from ratchet.cli.view import SHOWN, duration
@@ -53,15 +51,6 @@ def rollouts_text(store: RunStore, step: int | None, count: int, tokens: bool) -
     groups = sorted(store.read_groups(step), key=_spread, reverse=True)
     head = f"Step {step}: {len(groups)} groups; showing {min(count, len(groups))}, widest spread first."
     return "\n\n".join([head, *(group_text(g, tokens) for g in groups[:count])])
-
-
-def chart_files(stores: Sequence[RunStore], metrics: Sequence[str], x: str, out: Path | None) -> list[Path]:
-    """Draw and return the files written."""
-    if not metrics and len(stores) == 1 and out is None and x == "step":
-        return draw_run(stores[0])
-    chosen = list(metrics) or ["reward/mean", "len/response/mean"]
-    target = out if out is not None else stores[0].folder / "figures" / f"{chosen[0].replace('/', '_')}.png"
-    return draw_metrics(stores, chosen, x, target)
 
 
 def timeline_files(

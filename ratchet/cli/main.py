@@ -1,7 +1,7 @@
 """The command ``ratchet``: its subcommands in the order people need them, and how errors end it.
 
-Exit codes: 0 fine, 1 a run failed, 2 the user's input cannot be used. Each subcommand imports what it needs when it
-runs, so that help stays quick.
+Exit codes: 0 fine, 1 a run failed, 2 the user's input cannot be used; `doctor` adds 3 and 4. Each subcommand imports
+what it needs when it runs, so that help stays quick.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 import click
 
 from ratchet import __version__
-from ratchet.cli.commands import looking, playing, training, watching
+from ratchet.cli.commands import looking, making, playing, showing, training, watching
 from ratchet.cli.exits import EXIT_FAILED, EXIT_INPUT
 from ratchet.core.errors import ConfigError, RatchetError
 
@@ -72,9 +72,13 @@ for _command in (
     playing.evaluate,
     playing.play,
     playing.selfplay,
-    looking.chart,
+    making.bugs,
+    playing.serve,
+    showing.chart,
+    showing.report,
     looking.compare,
     looking.logs,
+    looking.doctor,
     playing.export,
 ):
     main.add_command(_command)

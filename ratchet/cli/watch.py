@@ -14,15 +14,15 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from ratchet.board.finding import Diagnose, sorted_findings
+from ratchet.board.diagnosis import Diagnosed, Diagnosis
+from ratchet.board.finding import Diagnose
 from ratchet.board.ledger import ledger
+from ratchet.board.page import figure
 from ratchet.board.run import OwnRun
 from ratchet.board.state import State
 from ratchet.board.text import one_line
-from ratchet.charts.figure import LENGTH_AND_REWARD, PRESETS, study_of
 from ratchet.charts.text import duration, number, quantity, sparkline
 from ratchet.cli.view import SHOWN
-from ratchet.core.errors import ConfigError, RatchetError
 from ratchet.core.metric import describe
 from ratchet.store.run_store import RunStore
 
@@ -43,23 +43,32 @@ def watch(folder: Path, diagnose: Diagnose, *, once: bool) -> None:
     RunStore.open(folder)  # the sentence, if it is none
     run = OwnRun(folder)
     run.refresh()
-    console = Console()
-    if once or not console.is_terminal:
-        console.print(frame(run, diagnose, console.width))
-        return
-    with Live(frame(run, diagnose, console.width), console=console, auto_refresh=False, screen=False) as live:
-        while True:
-            time.sleep(EVERY_S)
-            run.refresh()
-            live.update(frame(run, diagnose, console.width), refresh=True)
-            if run.now().state in (State.FINISHED, State.STOPPED, State.CRASHED):
-                return
+    console, doctor = Console(), Diagnosis(diagnose)
+    try:
+        if once or not console.is_terminal:
+            console.print(frame(run, doctor.wait("", run), console.width))
+            return
+        with Live(frame(run, doctor.of("", run), console.width), console=console, auto_refresh=False) as live:
+            while not _has_ended(run):
+                time.sleep(EVERY_S)
+                run.refresh()
+                live.update(frame(run, doctor.of("", run), console.width), refresh=True)
+            live.update(frame(run, doctor.wait("", run), console.width), refresh=True)
+    except KeyboardInterrupt:  # how one leaves; the run is another process
+        pass
+    finally:
+        doctor.close()
 
 
-def frame(run: OwnRun, diagnose: Diagnose, width: int) -> Group:
+def _has_ended(run: OwnRun) -> bool:
+    now = run.now()
+    return now.state in (State.FINISHED, State.STOPPED, State.CRASHED) or (now.state is State.PAUSED and not now.waits)
+
+
+def frame(run: OwnRun, diagnosed: Diagnosed, width: int) -> Group:
     """Return what is shown now."""
     parts: list[RenderableType] = [_head(run), _waits(run), _numbers(run, width)]
-    parts += [part for part in (_findings(run, diagnose, width), _ledger(run), _events(run, width)) if part is not None]
+    parts += [part for part in (_findings(diagnosed, width), _ledger(run), _events(run, width)) if part is not None]
     return Group(*parts)
 
 
@@ -88,18 +97,17 @@ def _waits(run: OwnRun) -> Text:
 def _numbers(run: OwnRun, width: int) -> Table:
     """Return the study's figure as small curves, then what the training view shows."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2))
-    plans = PRESETS.get(_study(run), LENGTH_AND_REWARD)
-    figure = [(plan.y_label, plan.metric) for outer in plans for plan in (outer, outer.right) if plan is not None]
-    wanted = dict.fromkeys(metric for _, metric in figure) | dict.fromkeys(metric for _, metric, _ in SHOWN)
-    in_figure = {metric for _, metric in figure}
-    labels = {metric: label for label, metric, _ in SHOWN} | {metric: label for label, metric in figure}
+    panels = figure(run, set(run.names()))
+    drawn = {part["metric"]: part["label"] for panel in panels for part in (panel, panel["right"]) if part is not None}
+    wanted = dict.fromkeys(drawn) | dict.fromkeys(metric for _, metric, _ in SHOWN)
+    labels = {metric: label for label, metric, _ in SHOWN} | drawn
     for metric in wanted:
         curve = run.curve(metric)
         if not len(curve.values):
             continue
         entry = describe(metric)
         last = float(curve.values[-1])
-        label = labels[metric].partition(" (")[0].lower() if metric in in_figure else labels[metric]
+        label = labels[metric].partition(" (")[0].lower() if metric in drawn else labels[metric]
         table.add_row(
             Text(one_line(label, NAME_WIDTH), style="dim"),
             Text(quantity(last, entry.unit if entry is not None else ""), justify="right"),
@@ -109,18 +117,10 @@ def _numbers(run: OwnRun, width: int) -> Table:
     return table
 
 
-def _study(run: OwnRun) -> str:
-    try:
-        return study_of(run.store)
-    except (ConfigError, OSError, KeyError, TypeError):
-        return ""
-
-
-def _findings(run: OwnRun, diagnose: Diagnose, width: int) -> Group | None:
-    try:
-        found = sorted_findings(diagnose(run.path))
-    except (RatchetError, OSError) as error:
-        return Group(Text(one_line(f"No diagnosis: {error}", width), style="yellow"))
+def _findings(diagnosed: Diagnosed, width: int) -> Group | None:
+    if diagnosed.failed:
+        return Group(Text(one_line(f"No diagnosis: {diagnosed.failed}", width), style="yellow"))
+    found = diagnosed.findings
     if not found:
         return None
     rows = [

@@ -20,6 +20,7 @@ def refused(config: RunConfig) -> Iterator[str]:
     yield from _replay(config)
     yield from _staleness(config)
     yield from _problems(config)
+    yield from _adapter(config)
 
 
 def _batches(config: RunConfig) -> Iterator[str]:
@@ -124,3 +125,19 @@ def _problems(config: RunConfig) -> Iterator[str]:
             f"positives.per_step = {positives} takes successes from the recorded rollouts, and record.rollouts = false "
             "keeps none: set it to true, or positives.per_step = 0"
         )
+
+
+def _adapter(config: RunConfig) -> Iterator[str]:
+    lora = config.policy.lora
+    if lora.rank and not config.policy.model:
+        yield (
+            f"policy.lora.rank = {lora.rank} needs a model to adapt, and policy.model is empty: name one, or set "
+            "policy.lora.rank = 0"
+        )
+    if lora.rank and config.policy.decoder == "own":
+        yield (
+            f'policy.lora.rank = {lora.rank} trains by transformers and peft, which policy.decoder = "own" forbids: '
+            'set policy.decoder = "auto"'
+        )
+    if not lora.rank and (lora.four_bit or lora.targets):
+        yield "policy.lora.four_bit and policy.lora.targets say nothing at policy.lora.rank = 0: set a rank, 16 say"

@@ -116,6 +116,19 @@ class TrainSection(Section):
     grad_clip: float = Field(1.0, gt=0, description="Largest gradient norm; longer gradients are scaled down to it.")
     betas: tuple[float, float] = Field((0.9, 0.95), description="AdamW's moment decays.")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's decoupled weight decay.")
+    optimiser: Literal["adamw", "adamw_8bit"] = Field(
+        "adamw", description="adamw_8bit keeps the moments in eight bits; needs bitsandbytes and a GPU."
+    )
+    gradient_checkpointing: bool = Field(
+        False,
+        description="Keep only what enters each layer and compute the rest again for the backward pass: less memory, "
+        "about a third more time.",
+    )
+    worst_case_first: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Before the first step, run the largest pass and fill the largest cache that the settings allow, "
+        "so that memory runs out at once if it ever will; auto does so on a GPU.",
+    )
     reference_kl: bool = Field(
         True, description="Measure the KL to the starting policy each step, even at coefficient 0."
     )

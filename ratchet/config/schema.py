@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from ratchet.config.combinations import refused
 from ratchet.config.curve import PositiveCurve, WholeCurve
+from ratchet.config.guard import GuardSection
 from ratchet.config.learning import (
     AlgorithmSection,
     CurriculumSection,
@@ -15,6 +16,7 @@ from ratchet.config.learning import (
     RewardSection,
     TrainSection,
 )
+from ratchet.config.loggers import LogSection
 from ratchet.config.section import Section
 
 
@@ -54,10 +56,35 @@ class TinySection(Section):
         return self
 
 
+class LoraSection(Section):
+    """A low-rank adapter, trained by the library peft in place of the weights themselves."""
+
+    rank: int = Field(0, ge=0, description="Rank of the adapter's matrices; 0 trains all weights.")
+    alpha: float = Field(32.0, gt=0, description="Their product counts alpha / rank.")
+    targets: tuple[str, ...] = Field(
+        (), description="Names of the layers that get one, such as q_proj; empty takes all linear layers but the head."
+    )
+    four_bit: bool = Field(
+        False, description="Keep the frozen weights in four bits (QLoRA); needs bitsandbytes and a GPU."
+    )
+
+
 class PolicySection(Section):
     """The model that is trained."""
 
-    model: str = Field("", description="Folder of a Hugging Face checkpoint; empty makes a tiny model.")
+    model: str = Field(
+        "",
+        description="Folder of a Hugging Face checkpoint, or a hub id, owner/name or owner/name@revision; empty makes "
+        "a tiny model.",
+    )
+    decoder: Literal["auto", "own", "transformers"] = Field(
+        "auto",
+        description="What computes the model: own refuses what the project's decoder cannot run, transformers takes "
+        "that library; auto takes our own where it can.",
+    )
+    chat_template: str = Field(
+        "", description="File of a chat template (Jinja) to use in place of the model's own; kept in checkpoints."
+    )
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Precision of matrix products; weights stay float32."
     )
@@ -65,6 +92,7 @@ class PolicySection(Section):
     context: int = Field(
         0, ge=0, description="Most tokens of prompt and answer together; 0 takes the model's own limit."
     )
+    lora: LoraSection = Field(default_factory=LoraSection)
     tiny: TinySection = Field(default_factory=TinySection)
 
 
@@ -161,7 +189,10 @@ class BufferSection(Section):
 class EngineSection(Section):
     """The sampler."""
 
-    name: Literal["ratchet"] = Field("ratchet", description="Engine: the project's own decoder in this process.")
+    name: Literal["ratchet", "transformers"] = Field(
+        "ratchet",
+        description="Engine in this process: the project's own decoder, where the model has its form, or transformers.",
+    )
     max_rows: int = Field(512, ge=1, description="Most sequences generated at once; the rest wait their turn.")
 
 
@@ -253,6 +284,8 @@ class RunConfig(Section):
     sandbox: SandboxSection = Field(default_factory=SandboxSection)
     eval: EvalSection = Field(default_factory=EvalSection)
     record: RecordSection = Field(default_factory=RecordSection)
+    log: LogSection = Field(default_factory=LogSection)
+    guard: GuardSection = Field(default_factory=GuardSection)
 
     @property
     def train_prompts(self) -> int:

@@ -6,7 +6,7 @@ Each protocol has one contract test in ``tests/contracts`` and one scripted fake
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -44,6 +44,8 @@ class Request:
     sampling: Sampling
     seed: int
     """Decides every random choice of this request, whatever else shares its batch."""
+    told: Callable[[int], None] | None = None
+    """Called with each token as soon as it is drawn, by engines that can; must return at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

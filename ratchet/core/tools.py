@@ -31,11 +31,14 @@ class ToolSpec:
     """One sentence or two: what it does, and what comes back."""
     parameters: Mapping[str, str]
     """Name -> what it is; all are strings, all are needed."""
+    schema: Mapping[str, Any] | None = None
+    """The whole JSON schema, where others gave one: it stands in the place of `parameters`."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the tool in the form chat templates and OpenAI's API take."""
         properties = {name: {"type": "string", "description": text} for name, text in self.parameters.items()}
-        schema = {"type": "object", "properties": properties, "required": list(self.parameters)}
+        simple = {"type": "object", "properties": properties, "required": list(self.parameters)}
+        schema = simple if self.schema is None else dict(self.schema)
         return {
             "type": "function",
             "function": {"name": self.name, "description": self.description, "parameters": schema},

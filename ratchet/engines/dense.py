@@ -12,7 +12,7 @@ from ratchet.core.rollout import Tokens
 from ratchet.core.shape import ModelShape
 from ratchet.kernels.layout import layout_of, pack
 from ratchet.kernels.reference import Ops, attend, normed_and_rotated
-from ratchet.policy.decoder import Decoder, Layer
+from ratchet.policy.decoder import Decoder, Layer, after_attention
 
 CHUNK = 64
 """The cache grows by whole chunks of this many tokens."""
@@ -49,12 +49,12 @@ class DenseRunner:
         ends = layout.start.tolist()
         for i, layer in enumerate(self._decoder.layers):
             assert isinstance(layer, Layer)
-            q, k, v = self._project(layer, x, self._decoder.cos_sin[layout.position])
+            q, k, v = self._project(layer, x, self._decoder.turns(i)[layout.position])
             for p, mine in enumerate(slots):
                 span = slice(ends[p], ends[p + 1])
                 self._keys[i][mine, :, : lengths[p]] = k[span].transpose(0, 1)
                 self._values[i][mine, :, : lengths[p]] = v[span].transpose(0, 1)
-            x = self._finish(layer, x, attend(q, k, v, layout))
+            x = self._finish(layer, x, attend(q, k, v, layout, self.shape.window))
         rows = [[self._rows[s] for s in mine.tolist()] for mine in slots]
         return rows, self._logits(x[layout.start[1:].to(self.device) - 1])
 
@@ -66,11 +66,15 @@ class DenseRunner:
         position = self._length[at]
         index = torch.arange(len(slots), device=self.device) if together else at
         longest = int(position.max()) + 1
-        seen = (torch.arange(longest, device=self.device) <= position[:, None])[:, None, None]
+        place = torch.arange(longest, device=self.device)
+        seen = place <= position[:, None]
+        if self.shape.window:
+            seen &= place > position[:, None] - self.shape.window
+        seen = seen[:, None, None]
         x = F.embedding(tokens, self._decoder.embedding)
         for i, layer in enumerate(self._decoder.layers):
             assert isinstance(layer, Layer)
-            q, k, v = self._project(layer, x, self._decoder.cos_sin[position])
+            q, k, v = self._project(layer, x, self._decoder.turns(i)[position])
             self._keys[i][index, :, position] = k
             self._values[i][index, :, position] = v
             mixed = F.scaled_dot_product_attention(
@@ -129,10 +133,7 @@ class DenseRunner:
         return normed_and_rotated(qkv, self._decoder.heads, layer.q_norm, layer.k_norm, cos_sin, eps)
 
     def _finish(self, layer: Layer, x: Tensor, mixed: Tensor) -> Tensor:
-        ops = self._decoder.ops
-        x = x + ops.linear(mixed, layer.out, None)
-        gate_up = ops.linear(ops.rms_norm(x, layer.mlp_norm, self.shape.norm_eps), layer.gate_up, None)
-        return x + ops.linear(ops.swiglu(gate_up), layer.down, None)
+        return after_attention(self._decoder.ops, layer, x, mixed, self.shape.norm_eps)
 
     def _logits(self, x: Tensor) -> Tensor:
         decoder = self._decoder

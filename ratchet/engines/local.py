@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ratchet.core.errors import RunError
 from ratchet.core.protocols import Completion, Request
-from ratchet.core.rollout import Floats, StopReason
+from ratchet.core.rollout import Floats, StopReason, Tokens
 from ratchet.engines.runner import Runner
 from ratchet.engines.sampling import draw, uniforms
 from ratchet.policy.tokenizer import Tokenizer
@@ -63,6 +63,8 @@ class _Live:
         self.top_k: Column = np.zeros(0, dtype=np.int64)
         self.special: Column = np.zeros(0, dtype=bool)
         """Rows with end tokens or stop strings of their own."""
+        self.told: Column = np.zeros(0, dtype=bool)
+        """Rows whose request wants to hear of each token."""
         self.tokens: Column = np.zeros((0, 0), dtype=np.int32)
         self.logprob: Column = np.zeros((0, 0), dtype=np.float32)
         self.log_kept: Column = np.zeros((0, 0), dtype=np.float32)
@@ -83,6 +85,7 @@ class _Live:
             "top_p": [s.top_p for s in sampling],
             "top_k": [s.top_k for s in sampling],
             "special": [bool(s.stop or s.stop_tokens) for s in sampling],
+            "told": [a.request.told is not None for a in asked],
         }
         for name, values in columns.items():
             old: Column = self.__dict__[name]
@@ -126,6 +129,20 @@ class LocalEngine:
         self._version, self._fingerprint = version, fingerprint
         for asked, place in zip(self._live.asked, self._live.length.tolist(), strict=True):
             asked.switches.append((place, version))
+
+    @property
+    def runner(self) -> Runner:
+        """What decodes."""
+        return self._runner
+
+    def rehearse(self, prompt: Tokens, rows: int, room: int) -> None:
+        """Open so many rows at once, each with room for so many tokens, and let them go again.
+
+        Where a runner claims its cache at once, torch raises here if that does not fit.
+        """
+        numbers, _ = self._runner.prefill([prompt], [rows], room)
+        self._runner.step(numbers[0], torch.zeros(rows, dtype=torch.int64, device=self._device))
+        self._runner.release(numbers[0])
 
     def close(self) -> None:
         self._runner.release(self._live.number.tolist())
@@ -220,6 +237,9 @@ class LocalEngine:
         for column, values in zip((live.tokens, live.logprob, live.log_kept), drawn, strict=True):
             column[at] = values.cpu().numpy()
         live.length[rows] += 1
+        for i in np.flatnonzero(live.told[rows]) + (rows.start or 0):
+            if (told := live.asked[i].request.told) is not None:
+                told(int(live.tokens[i, live.length[i] - 1]))
         ended = np.zeros(len(live), dtype=bool)
         ended[rows] = np.isin(live.tokens[at], self._ends) | (live.length[rows] >= live.limit[rows])
         for i in np.flatnonzero(live.special[rows]) + (rows.start or 0):

@@ -20,7 +20,7 @@ from torch import Tensor
 from ratchet.core.rollout import Tokens
 from ratchet.core.shape import ModelShape
 from ratchet.kernels import native
-from ratchet.policy.decoder import rope_table
+from ratchet.policy.rope import rope_table
 
 _SLOTS = (
     "embedding", "head", "final_norm", "attn_norm", "qkv", "qkv_bias", "q_norm", "k_norm", "out", "mlp_norm",
@@ -38,6 +38,8 @@ class NativeRunner:
     def __init__(self, shape: ModelShape, dtype: Literal["float32", "bfloat16"]) -> None:
         if not native.runs_heads_of(shape.head_size):
             raise ValueError(f"head size {shape.head_size} has no C++ kernel; use DenseRunner")
+        if not shape.is_plain:
+            raise ValueError(f"{shape} has parts the C++ decoder lacks; use DenseRunner")
         self.shape = shape
         self._library = native.library()
         heads = (shape.query_heads, shape.key_heads, shape.head_size)

@@ -61,6 +61,8 @@ class ScriptedEngine:
                     raise RunError("The engine was closed while a request was in flight.")
                 first = self._version if first < 0 else first
                 said.append(script[len(said)])
+                if request.told is not None:
+                    request.told(said[-1])
                 stop = self._reason(said, request, limit)
         finally:
             self.in_flight -= 1

@@ -1,4 +1,4 @@
-r"""Questions with gold answers from JSONL files, judged by mathematics, letter by letter, or by the user's function.
+r"""Questions with gold answers from data of any form, judged by mathematics, by letters, or by a function of the user.
 
 GSM8K's lines work as they are: what follows ``####`` is the answer, what stands before it the worked solution.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -16,9 +17,10 @@ from ratchet.core.errors import ConfigError
 from ratchet.core.load import is_path, require_library
 from ratchet.core.protocols import Outcome, PolicyHandle
 from ratchet.core.rollout import Score
-from ratchet.core.task import Split, Task
+from ratchet.core.task import Message, Split, Task
 from ratchet.environments.rows import Row, Rows, hold_out, read_rows
 from ratchet.environments.single_turn import ask_once, fill, messages, missing_fields
+from ratchet.environments.sources import Source
 from ratchet.rewards.math import plain_number
 from ratchet.rewards.pool import RewardPool
 from ratchet.rewards.text import CLOSE_ANSWER, OPEN_ANSWER, is_exactly
@@ -28,16 +30,30 @@ MATH_SYSTEM = "Reason step by step, and put your final answer within \\boxed{}."
 
 
 class Questions(BaseModel):
-    """Asks the questions of a JSONL file and compares the answers with its gold answers."""
+    """Asks the questions of a data set or file and compares the answers with its gold answers."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     name: ClassVar[str] = "questions"
 
-    path: str = Field(min_length=1, description="JSONL file with one question per line, for training.")
-    test_path: str = Field("", description="JSONL file for the test split; empty to hold out a share of `path`.")
-    held_out: float = Field(0.1, ge=0, lt=1, description="Share of the lines that only the test split reads.")
-    question_field: str = Field("question", min_length=1, description="Key of the question.")
-    answer_field: str = Field("answer", min_length=1, description="Key of the gold answer, or of a worked solution.")
+    path: str = Field(
+        min_length=1,
+        description="JSONL, JSON, CSV or Parquet file with a question per line or row, a folder of such files, or "
+        "owner/name of a data set of Hugging Face.",
+    )
+    subset: str = Field("", description="Configuration of the data set, or a folder within `path`; empty for none.")
+    split: str = Field("", description="Split for training, where `path` has several; empty takes train.")
+    test_split: str = Field("", description="Split of `path` for the test split; empty to hold out a share.")
+    test_path: str = Field("", description="Another file, folder or data set for the test split.")
+    held_out: float = Field(0.1, ge=0, lt=1, description="Share of the rows that only the test split reads.")
+    question_field: str = Field(
+        "question",
+        min_length=1,
+        description="Name of the question's field, a.b for a field within another; it holds a text, or a conversation "
+        "as a list of messages with role and content.",
+    )
+    answer_field: str = Field(
+        "answer", min_length=1, description="Name of the field with the gold answer, or with a worked solution."
+    )
     answer_pattern: str = Field(
         r"####[ \t]*([^\n]+)",
         description="Regular expression whose one group is the gold answer; its last match in the answer field counts, "
@@ -89,20 +105,23 @@ class Questions(BaseModel):
         given = self.model_fields_set
         if self.reward and "verifier" in given:
             raise ValueError("verifier and reward exclude each other; remove one")
-        if self.test_path and "held_out" in given:
-            raise ValueError("held_out and test_path exclude each other; remove one")
+        tests = [name for name in ("held_out", "test_path", "test_split") if name in given and getattr(self, name)]
+        if len(tests) > 1:
+            raise ValueError(f"{tests[0]} and {tests[1]} exclude each other; remove one")
         return self
 
     def model_post_init(self, context: Any, /) -> None:
         """Read the files, so that a bad line fails when the configuration is read."""
         if not self.reward and self.verifier == "math":
             require_library("math_verify", extra="math", purpose='environment.verifier = "math"')
-        rows = self._read(self.path)
+        rows = self._read(Source(self.path, self.subset, self.split))
         if self.test_path:
-            train, test = rows, self._read(self.test_path)
+            train, test = rows, self._read(Source(self.test_path))
+        elif self.test_split:
+            train, test = rows, self._read(Source(self.path, self.subset, self.test_split))
         else:
             train, test = hold_out(rows, self.held_out, path=self.path)
-        texts = (text for row in (*train, *test) for text in row.values.values())
+        texts = (text for row in (*train, *test) for text in _texts(row))
         self._characters = "".join(sorted({c for text in (self.prompt, self.system, *texts) for c in text}))
         self._rows = Rows(train, test, path=self.path)
         self._pool = RewardPool(
@@ -126,10 +145,10 @@ class Questions(BaseModel):
     def task(self, split: Split, index: int) -> Task:
         """Return task `index` of a split; `extras` holds the answer field as it stands in the file."""
         row = self._rows.row(split, index)
-        question, solution = row.values[self.question_field], row.values[self.answer_field]
+        solution = row.values[self.answer_field]
         return Task(
             environment=self.name,
-            prompt=messages(fill(self.prompt, {"question": question}), system=self.system),
+            prompt=self._asked(row),
             answer=self._answer(solution),
             extras={"solution": solution},
         )
@@ -169,12 +188,26 @@ class Questions(BaseModel):
         """End the reward processes."""
         self._pool.close()
 
-    def _read(self, path: str) -> list[Row]:
-        rows = read_rows(path, fields=(self.question_field, self.answer_field))
+    def _read(self, source: Source) -> list[Row]:
+        fields = (self.question_field, self.answer_field)
+        rows = read_rows(source, fields=fields, chats=(self.question_field,))
         for row in rows:
             if not self._answer(row.values[self.answer_field]):
-                raise ConfigError(f'{path}:{row.number}: "{self.answer_field}" holds no answer. Correct or remove it.')
+                raise ConfigError(f'{row.place}: "{self.answer_field}" holds no answer. Correct or remove it.')
+            if row.chats and "prompt" in self.model_fields_set:
+                raise ConfigError(
+                    f'{row.place}: "{self.question_field}" holds a conversation, which is asked as it stands, and '
+                    "environment.prompt is for questions that are texts. Leave it out."
+                )
         return rows
+
+    def _asked(self, row: Row) -> tuple[Message, ...]:
+        """Return the prompt: a conversation as it stands, behind the system message unless it has one of its own."""
+        chat = row.chats.get(self.question_field)
+        if chat is None:
+            return messages(fill(self.prompt, {"question": row.values[self.question_field]}), system=self.system)
+        own = not self.system or any(message.role == "system" for message in chat)
+        return chat if own else (Message("system", self.system), *chat)
 
     def _answer(self, solution: str) -> str:
         matches = re.findall(self.answer_pattern, solution)
@@ -183,3 +216,8 @@ class Questions(BaseModel):
     @staticmethod
     def _boxed(answer: str) -> str:
         return f"\\boxed{{{answer}}}"
+
+
+def _texts(row: Row) -> Iterator[str]:
+    yield from row.values.values()
+    yield from (message.content for chat in row.chats.values() for message in chat)

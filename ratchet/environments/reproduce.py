@@ -86,7 +86,12 @@ class Reproduce(BaseModel):
         description='Where bugs come from: "tiny" makes small functions, or a path to JSONL lines with name, '
         "entry_point, spec, buggy, fixed and testcases.",
     )
-    held_out: float = Field(0.1, ge=0, lt=1, description="Share of a file's bugs that only the test split reads.")
+    held_out: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="Share of a file's bugs that only the test split reads; bugs of one fixed source stay together.",
+    )
     testwriter_share: float = Field(0.5, ge=0, le=1, description="Share of tasks that ask for a test, not for a fix.")
     kinds: tuple[Kind, ...] = Field(
         KINDS, min_length=1, description="Kinds of functions: one or two arguments with a branch, a list with a loop."
@@ -156,7 +161,8 @@ class Reproduce(BaseModel):
         if self.source != TINY:
             rows = read_bug_rows(self.source)
             self._all_rows = tuple(rows)
-            self._rows = Rows(*hold_out(rows, self.held_out, path=self.source), path=self.source)
+            # Several bugs of one source: whoever trained on one of them would know the others' fix.
+            self._rows = Rows(*hold_out(rows, self.held_out, path=self.source, alike="fixed"), path=self.source)
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -1,80 +1,108 @@
-"""JSONL files as finite sources of tasks: read once, checked line by line, shared out between train and test."""
+"""Data as finite sources of tasks: read once, checked record by record, shared out between train and test."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import Any
 
 from ratchet.core.errors import ConfigError, nearest
 from ratchet.core.seeds import derive
-from ratchet.core.task import Split
+from ratchet.core.task import Message, Split
+from ratchet.environments.sources import Record, Source, read_records
 
 TRAIN = "train"
 """The split that reads the rows which are not held out; every other split reads those that are."""
+ROLES = ("system", "user", "assistant", "tool")
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of a file."""
+    """One record with the fields that were asked for."""
 
     number: int
-    """Counted from 1, as editors do."""
+    """Counted from 1; of a text file the line, as editors count them."""
     values: Mapping[str, str]
-    """The fields that were asked for; none is empty."""
+    """The fields by the names they were asked for; none is empty. Of a conversation, the last message."""
+    place: str = ""
+    """Where it stands, for messages."""
+    chats: Mapping[str, tuple[Message, ...]] = field(default_factory=dict)
+    """The fields that hold a whole conversation."""
 
 
-def read_rows(path: str, *, fields: Sequence[str]) -> list[Row]:
-    """Return the rows of a JSONL file with the fields asked for, as texts; blank lines are passed over.
+def read_rows(source: Source | str, *, fields: Sequence[str], chats: Sequence[str] = ()) -> list[Row]:
+    """Return the records of a source with the fields asked for, as texts; a blank line of a text file is passed over.
 
-    A number is taken as its text. **Raises**: `ConfigError` naming file, line and what is wrong with it.
+    A number is taken as its text. A field may lie within another, ``reward_model.ground_truth`` say. Those of `chats`
+    may hold a conversation instead of a text: a list of messages with role and content.
+
+    **Raises**: `ConfigError` naming the record and what is wrong with it.
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise ConfigError(f"{path}: {reason}. Give the path of a JSONL file, relative to here or absolute.") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 at byte {error.start}. Save the file as UTF-8.") from error
-    # Not splitlines(): that also breaks at U+2028 and its like, which JSON strings may hold.
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    if not lines:
-        raise ConfigError(f"{path}: the file is empty. Each line should be a JSON object with {_listed(fields)}.")
-    return [Row(number, _read_line(path, number, line, fields)) for number, line in lines]
+    chosen = Source(source) if isinstance(source, str) else source
+    wanted = ", ".join(f'"{name}"' for name in fields)
+    rows = [_row(record, fields, chats) for record in read_records(chosen, wanted=wanted)]
+    if not rows:
+        raise ConfigError(f"{chosen}: the file is empty. Each line should be a JSON object with {wanted}.")
+    return rows
 
 
-def _read_line(path: str, number: int, line: str, fields: Sequence[str]) -> dict[str, str]:
-    place = f"{path}:{number}"
-    try:
-        content = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ConfigError(f"{place}: not JSON ({error}). Each line should be one JSON object.") from error
-    if not isinstance(content, dict):
-        raise ConfigError(f"{place}: a JSON {type(content).__name__}, not an object with {_listed(fields)}.")
-    values = {}
-    for field in fields:
-        if field not in content:
-            raise ConfigError(f'{place}: "{field}" is missing.{nearest(field, content)}')
-        value = content[field]
-        if isinstance(value, int | float) and not isinstance(value, bool):
+def _row(record: Record, fields: Sequence[str], chats: Sequence[str]) -> Row:
+    values: dict[str, str] = {}
+    conversations: dict[str, tuple[Message, ...]] = {}
+    for name in fields:
+        value = _found(record, name)
+        if name in chats and isinstance(value, list):
+            conversations[name] = _conversation(record, name, value)
+            value = conversations[name][-1].content
+        elif isinstance(value, int | float) and not isinstance(value, bool):
             value = str(value)
         if not isinstance(value, str) or not value.strip():
-            raise ConfigError(f'{place}: "{field}" is {json.dumps(value)[:60]}; it should be a text that is not empty.')
-        values[field] = value
-    return values
+            shown = json.dumps(value, default=str)[:60]
+            raise ConfigError(f'{record.place}: "{name}" is {shown}; it should be a text that is not empty.')
+        values[name] = value
+    return Row(record.number, values, record.place, conversations)
 
 
-def hold_out(rows: Sequence[Row], share: float, *, path: str) -> tuple[list[Row], list[Row]]:
+def _found(record: Record, name: str) -> Any:
+    """Return the value of a field, by its own name or by the path to it."""
+    if name in record.content:
+        return record.content[name]
+    value: Any = record.content
+    for part in name.split("."):
+        if not isinstance(value, Mapping) or part not in value:
+            known = value if isinstance(value, Mapping) else record.content
+            raise ConfigError(f'{record.place}: "{name}" is missing.{nearest(part, map(str, known))}')
+        value = value[part]
+    return value
+
+
+def _conversation(record: Record, name: str, value: Sequence[object]) -> tuple[Message, ...]:
+    messages = []
+    for one in value:
+        role, content = (one.get("role"), one.get("content")) if isinstance(one, Mapping) else (None, None)
+        if role not in ROLES or not isinstance(content, str):
+            raise ConfigError(
+                f'{record.place}: "{name}" holds {json.dumps(one, default=str)[:60]}, which is no message: a message '
+                "has a role (system, user, assistant, tool) and a content that is a text."
+            )
+        messages.append(Message(role, content))
+    if not messages:
+        raise ConfigError(f'{record.place}: "{name}" is a conversation without messages.')
+    return tuple(messages)
+
+
+def hold_out(rows: Sequence[Row], share: float, *, path: str, alike: str = "") -> tuple[list[Row], list[Row]]:
     """Return (train, test): that share of the rows is held out for test, at least one if the share is not 0.
 
     Which rows are held out depends on their content alone, so that neither the seed nor the order of the file moves a
-    row from test to train; equal rows stay together.
+    row from test to train; equal rows stay together, and so do all that are equal in the field `alike`, if it is given.
 
     **Raises**: `ConfigError` if nothing would be left to train on.
     """
-    keys = [derive("held-out", json.dumps(dict(row.values), sort_keys=True)) for row in rows]
+    contents = (row.values[alike] if alike else json.dumps(dict(row.values), sort_keys=True) for row in rows)
+    keys = [derive("held-out", content) for content in contents]
     by_key = sorted(range(len(rows)), key=lambda i: (keys[i], i))
     size = math.ceil(share * len(rows))
     while 0 < size < len(rows) and keys[by_key[size]] == keys[by_key[size - 1]]:
@@ -111,7 +139,3 @@ class Rows:
 
     def _of(self, split: Split) -> Sequence[Row]:
         return self._train if split.name == TRAIN else self._test
-
-
-def _listed(fields: Sequence[str]) -> str:
-    return ", ".join(f'"{field}"' for field in fields)

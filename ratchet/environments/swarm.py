@@ -61,14 +61,22 @@ class Swarm(BaseModel):
         False, description="Describe the tools to the policy; a tiny one knows them from its warm start."
     )
     agents_min: int = Field(2, ge=1, description="Fewest documents that a turn of a demonstration asks for.")
-    agents_max: int = Field(16, ge=1, description="Most documents that a turn of a demonstration asks for.")
+    agents_max: int = Field(20, ge=1, description="Most documents that a turn of a demonstration asks for.")
+    few_max: int = Field(8, ge=1, description="Most documents that a turn of a demonstration with few agents asks for.")
+    few_share: float = Field(0.0, ge=0, le=1, description="Share of demonstrations with few agents.")
+    many_first: int = Field(
+        0,
+        ge=0,
+        description="Tasks of a split, from its beginning, whose demonstrations are not limited to few agents: so a "
+        "warm start learns to work with many before it sees that few are usual.",
+    )
     agent_share: float = Field(
         0.0, ge=0, le=1, description="Share of tasks that are an agent's, not the orchestrator's: for the warm start."
     )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
-        for low, high in (("documents_min", "documents_max"), ("agents_min", "agents_max")):
+        for low, high in (("documents_min", "documents_max"), ("agents_min", "agents_max"), ("agents_min", "few_max")):
             if getattr(self, low) > getattr(self, high):
                 raise ValueError(f"{low} = {getattr(self, low)} is above {high} = {getattr(self, high)}; swap them")
         return self
@@ -99,6 +107,7 @@ class Swarm(BaseModel):
             "documents": labels,
             "digit": digit,
             "role": "orchestrator",
+            "index": index,
             "world": rng.getrandbits(32),
         }
         if rng.random() < self.agent_share:
@@ -151,9 +160,11 @@ class Swarm(BaseModel):
             return task.answer
         library = _Library(self, task)
         talk: list[Message] = []
+        is_few = task.extras["index"] >= self.many_first and rng.random() < self.few_share
+        most = self.few_max if is_few else self.agents_max
         waiting, left, found = list(task.extras["documents"]), self.caps.critical_steps, ""
         while left >= 3 and waiting and not found:
-            asked = waiting[: rng.randint(self.agents_min, self.agents_max)]
+            asked = waiting[: rng.randint(self.agents_min, most)]
             talk.append(Message("assistant", (_CREATED if not talk else "") + "".join(map(_assign, asked))))
             replies = [library.reply(label, len(asked)) for label in asked]
             results = (["ok"] if len(talk) == 1 else []) + replies

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 BUILT_IN: Mapping[str, str] = {
     "arithmetic": "ratchet.environments.arithmetic:Arithmetic",
+    "gymnasium": "ratchet.environments.stepping:Stepping",
     "judge": "ratchet.environments.judge:Judge",
     "questions": "ratchet.environments.questions:Questions",
     "reasoning_gym": "ratchet.environments.gym:ReasoningGym",

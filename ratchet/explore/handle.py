@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
+from ratchet.core.errors import ConfigError
 from ratchet.core.protocols import Engine, PromptTooLong, Reply, Request, Sampling
 from ratchet.core.rollout import StopReason, Tokens, Trajectory, Turn
 from ratchet.core.seeds import derive
@@ -102,7 +103,13 @@ def continued(
 ) -> Tokens:
     """Return a turn's tokens followed by the rendering of `messages`; `ended` says that it closed itself."""
     after = tokenizer.render([Message("user", "."), Message("assistant", _MARK), *messages])
-    tail = tokenizer.encode(after[after.rindex(_MARK) + len(_MARK) :])
+    at = after.rfind(_MARK)
+    if at < 0:
+        raise ConfigError(
+            "The chat template does not write down what the assistant said, so a conversation of several turns cannot "
+            "be put to the model. Set policy.chat_template to a file with a template that does."
+        )
+    tail = tokenizer.encode(after[at + len(_MARK) :])
     # The template closes the assistant's turn itself; if the policy already did, once is enough.
     if ended and len(tail) and tail[0] == output[-1]:
         tail = tail[1:]

@@ -304,11 +304,11 @@ def attention(
     eps: float,
     layout: Layout,
 ) -> Tensor:
-    """`reference.attention`, in C++, without padding; head sizes that the kernels lack go to the reference.
+    """`reference.attention`, in C++, without padding; head sizes and windows the kernels lack go to the reference.
 
     Source: Dao et al. 2022 (arXiv 2205.14135) for the backward pass from the log-sum-exp alone.
     """
-    if not runs_heads_of(heads.size):
+    if heads.window or not runs_heads_of(heads.size):
         return reference.attention(qkv, heads, q_norm, k_norm, cos_sin, eps, layout)
     return _Attention.apply(qkv, q_norm, k_norm, cos_sin, heads, eps, layout)  # type: ignore[no-untyped-call]
 

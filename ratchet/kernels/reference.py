@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ratchet.kernels.layout import Layout
+from ratchet.kernels.layout import Layout, Rectangle
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +22,8 @@ class Heads:
     query: int
     key: int
     size: int
+    window: int = 0
+    """Newest tokens that a query sees, its own included; 0 for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +113,14 @@ def attention(
 
     Shapes: qkv (T, (H+2G)*D) raw projection; cos_sin (positions, D) whole table; result (T, H*D).
     """
-    return attend(*normed_and_rotated(qkv, heads, q_norm, k_norm, cos_sin[layout.position], eps), layout)
+    return attend(*normed_and_rotated(qkv, heads, q_norm, k_norm, cos_sin[layout.position], eps), layout, heads.window)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
-    """Return causal attention of packed segments. Shapes: q (T, H, D), k and v (T, G, D), result (T, H*D)."""
+def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, window: int = 0) -> Tensor:
+    """Return causal attention of packed segments, over the newest `window` tokens unless it is 0.
+
+    Shapes: q (T, H, D), k and v (T, G, D), result (T, H*D).
+    """
     width = q.shape[1] * q.shape[2]
     out = q.new_zeros(len(q), width)
     for block in layout.rectangles:
@@ -123,12 +128,18 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
             q[block.query].transpose(1, 2),
             k[block.key].transpose(1, 2),
             v[block.key].transpose(1, 2),
-            attn_mask=block.visible,
+            attn_mask=_seen(block, layout, window) if window else block.visible,
             enable_gqa=q.shape[1] != k.shape[1],
         )
         rows = attended.transpose(1, 2).reshape(-1, width)
         out = out.index_copy(0, block.token, rows[block.flat])
     return out
+
+
+def _seen(block: Rectangle, layout: Layout, window: int) -> Tensor:
+    """Return (R, 1, Q, K) bool: the visible keys that are not too old."""
+    query, key = layout.position[block.query], layout.position[block.key]
+    return block.visible & (key[:, None, None, :] > query[:, None, :, None] - window)
 
 
 def token_stats(

@@ -10,17 +10,12 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ratchet.core.shape import ModelShape
 from ratchet.kernels.layout import Layout
 from ratchet.kernels.reference import OPS, Heads, Ops
-
-
-def rope_table(shape: ModelShape, positions: int, device: torch.device | str = "cpu") -> Tensor:
-    """Return the (positions, D) table of cosines (first half) and sines of the rotary embedding."""
-    half = torch.arange(0, shape.head_size, 2, dtype=torch.float32) / shape.head_size
-    angle = torch.outer(torch.arange(positions, dtype=torch.float32), 1.0 / shape.rope_base**half)
-    return torch.cat([angle.cos(), angle.sin()], dim=1).to(device)
+from ratchet.policy.rope import rope_table, upright_table
 
 
 class Layer(nn.Module):
@@ -35,26 +30,40 @@ class Layer(nn.Module):
         self.q_norm = nn.Parameter(torch.ones(shape.head_size)) if shape.qk_norm else None
         self.k_norm = nn.Parameter(torch.ones(shape.head_size)) if shape.qk_norm else None
         self.out = nn.Parameter(torch.empty(shape.hidden, shape.query_heads * shape.head_size))
+        self.out_bias = nn.Parameter(torch.zeros(shape.hidden)) if shape.out_bias else None
         self.mlp_norm = nn.Parameter(torch.ones(shape.hidden))
         self.gate_up = nn.Parameter(torch.empty(2 * shape.intermediate, shape.hidden))
+        self.gate_up_bias = nn.Parameter(torch.zeros(2 * shape.intermediate)) if shape.mlp_bias else None
         self.down = nn.Parameter(torch.empty(shape.hidden, shape.intermediate))
+        self.down_bias = nn.Parameter(torch.zeros(shape.hidden)) if shape.mlp_bias else None
+
+
+def after_attention(ops: Ops, layer: Layer, x: Tensor, mixed: Tensor, eps: float) -> Tensor:
+    """Return the residual stream after a layer whose attention gave `mixed`. Shapes: x (T, C), mixed (T, H*D)."""
+    x = x + ops.linear(mixed, layer.out, layer.out_bias)
+    gate_up = ops.linear(ops.rms_norm(x, layer.mlp_norm, eps), layer.gate_up, layer.gate_up_bias)
+    return x + ops.linear(ops.swiglu(gate_up), layer.down, layer.down_bias)
 
 
 class Decoder(nn.Module):
     """Embedding, layers, final norm, head. `forward` returns hidden states; logits are made where they are needed."""
 
     cos_sin: Tensor
+    upright: Tensor
+    checkpointing: bool = False
+    """Whether a layer's activations are computed again for its backward pass instead of kept."""
 
     def __init__(self, shape: ModelShape, ops: Ops = OPS) -> None:
         super().__init__()
         self.shape, self.ops = shape, ops
-        self.heads = Heads(shape.query_heads, shape.key_heads, shape.head_size)
+        self.heads = Heads(shape.query_heads, shape.key_heads, shape.head_size, shape.window)
         self.embedding = nn.Parameter(torch.empty(shape.vocab, shape.hidden))
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
         self.final_norm = nn.Parameter(torch.ones(shape.hidden))
         self.untied_head = None if shape.tied else nn.Parameter(torch.empty(shape.vocab, shape.hidden))
         # Built here and not lazily: a table cached under inference_mode could not be used under autograd.
         self.register_buffer("cos_sin", rope_table(shape, shape.context), persistent=False)
+        self.register_buffer("upright", upright_table(shape, shape.context if shape.unrotated else 0), persistent=False)
 
     @property
     def head(self) -> Tensor:
@@ -63,16 +72,25 @@ class Decoder(nn.Module):
 
     def forward(self, tokens: Tensor, layout: Layout) -> Tensor:
         """Return the final hidden states of packed tokens. Shapes: tokens (T,), result (T, C)."""
-        ops, eps = self.ops, self.shape.norm_eps
         x = torch.nn.functional.embedding(tokens, self.embedding)
-        for layer in self.layers:
+        again = self.checkpointing and torch.is_grad_enabled()
+        for i, layer in enumerate(self.layers):
             assert isinstance(layer, Layer)
-            qkv = ops.linear(ops.rms_norm(x, layer.attn_norm, eps), layer.qkv, layer.qkv_bias)
-            mixed = ops.attention(qkv, self.heads, layer.q_norm, layer.k_norm, self.cos_sin, eps, layout)
-            x = x + ops.linear(mixed, layer.out, None)
-            gate_up = ops.linear(ops.rms_norm(x, layer.mlp_norm, eps), layer.gate_up, None)
-            x = x + ops.linear(ops.swiglu(gate_up), layer.down, None)
-        return ops.rms_norm(x, self.final_norm, eps)
+            if again:
+                x = checkpoint(self._through, layer, self.turns(i), x, layout, use_reentrant=False)
+            else:
+                x = self._through(layer, self.turns(i), x, layout)
+        return self.ops.rms_norm(x, self.final_norm, self.shape.norm_eps)
+
+    def turns(self, layer: int) -> Tensor:
+        """Return the rotary table of a layer."""
+        return self.upright if layer in self.shape.unrotated else self.cos_sin
+
+    def _through(self, layer: Layer, table: Tensor, x: Tensor, layout: Layout) -> Tensor:
+        ops, eps = self.ops, self.shape.norm_eps
+        qkv = ops.linear(ops.rms_norm(x, layer.attn_norm, eps), layer.qkv, layer.qkv_bias)
+        mixed = ops.attention(qkv, self.heads, layer.q_norm, layer.k_norm, table, eps, layout)
+        return after_attention(ops, layer, x, mixed, eps)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw random weights: each matrix keeps the variance of its input, residual writers scaled by depth."""

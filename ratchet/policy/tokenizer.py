@@ -53,6 +53,11 @@ class Tokenizer:
         vocabulary = json.dumps([self.backend.to_str(), self.end_tokens])
         return hashlib.blake2b(vocabulary.encode(), digest_size=6).hexdigest()
 
+    @cached_property
+    def largest_token(self) -> int:
+        """The largest number a token has: numbers may have gaps."""
+        return max(self.backend.get_vocab(with_added_tokens=True).values(), default=0)
+
     def encode(self, text: str) -> Tokens:
         """Return the tokens of a text; nothing is added around it."""
         return np.array(self.backend.encode(text, add_special_tokens=False).ids, dtype=np.int32)
@@ -164,7 +169,7 @@ class Tokenizer:
         if not source:
             raise ModelError(
                 "The checkpoint's tokenizer has no chat template, so a conversation cannot be put to the model. "
-                "Add chat_template to tokenizer_config.json (an instruct checkpoint has one)."
+                "Set policy.chat_template to a file with one, or take an instruct checkpoint, which brings its own."
             )
         return str(source)
 
@@ -190,8 +195,8 @@ def _refuse(message: str) -> None:
     raise TemplateError(message)
 
 
-def load_tokenizer(folder: Path, end_tokens: Sequence[int]) -> Tokenizer:
-    """Return the tokenizer of a checkpoint folder.
+def load_tokenizer(folder: Path, end_tokens: Sequence[int], *, template: str = "") -> Tokenizer:
+    """Return the tokenizer of a checkpoint folder; `template` is a file whose chat template takes the place of its own.
 
     Raises `ModelError` when ``tokenizer.json`` is missing or no end token is known.
     """
@@ -206,9 +211,11 @@ def load_tokenizer(folder: Path, end_tokens: Sequence[int]) -> Tokenizer:
         settings = json.loads(settings_path.read_text()) if settings_path.is_file() else {}
     except ValueError as error:
         raise ModelError(f"{settings_path} is not JSON: {error}. The file is damaged.") from None
-    template = folder / "chat_template.jinja"
-    if template.is_file():
-        settings["chat_template"] = template.read_text()
+    beside = folder / "chat_template.jinja"
+    if template:
+        settings["chat_template"] = _read_template(Path(template).expanduser())
+    elif beside.is_file():
+        settings["chat_template"] = beside.read_text()
     try:
         backend = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower
@@ -225,6 +232,13 @@ def load_tokenizer(folder: Path, end_tokens: Sequence[int]) -> Tokenizer:
             "answer could ever end. Add one of them."
         )
     return Tokenizer(backend, settings, found)
+
+
+def _read_template(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f'policy.chat_template = "{path}" cannot be read: {error}.') from None
 
 
 def tiny_tokenizer(words: Sequence[str], characters: str) -> Tokenizer:

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from ratchet.core.rollout import Group, Turn
 from ratchet.core.shape import ModelShape
 
 
 def step_costs(
-    shape: ModelShape, groups: Sequence[Group], frozen: ModelShape | None = None, *, train_flops: int = 0
+    shape: ModelShape,
+    groups: Sequence[Group],
+    frozen: Callable[[], ModelShape | None] = lambda: None,
+    *,
+    train_flops: int = 0,
 ) -> dict[str, float]:
     """Return ``flops/generate``, ``flops/agents`` and ``rollouts`` of groups, and ``flops/train`` as it is given.
 
-    A prompt that attempts at one task share runs once. Agents are counted with their own model's shape `frozen`; those
-    of a server, whose tokens and weights are not known, cost nothing here.
+    A prompt that attempts at one task share runs once. Agents are counted with the shape of their own model, which
+    `frozen` is asked for where there are any; those of a server, whose weights are not known, cost nothing here.
     """
     asked = [[*g.rollouts, *([] if g.greedy is None else [g.greedy])] for g in groups]
-    ours = generated = 0
-    for rollouts in asked:
-        trajectories = [t for r in rollouts for t in r.trajectories]
-        ours += _forward(shape, (u for t in trajectories if t.trainable for u in t.turns))
-        if frozen is not None:
-            generated += _forward(frozen, (u for t in trajectories if not t.trainable for u in t.turns))
+    ours = [[u for r in rs for t in r.trajectories if t.trainable for u in t.turns] for rs in asked]
+    agents = [[u for r in rs for t in r.trajectories if not t.trainable for u in t.turns] for rs in asked]
     costs = {
-        "flops/generate": float(ours),
+        "flops/generate": float(sum(_forward(shape, turns) for turns in ours)),
         "flops/train": float(train_flops),
         "rollouts": float(sum(map(len, asked))),
     }
-    return costs | ({"flops/agents": float(generated)} if generated else {})
+    theirs = frozen() if any(agents) else None
+    return costs if theirs is None else costs | {"flops/agents": float(sum(_forward(theirs, t) for t in agents))}
 
 
 def _forward(shape: ModelShape, turns: Iterable[Turn]) -> int:

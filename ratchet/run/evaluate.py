@@ -13,14 +13,12 @@ from ratchet.config.schema import RunConfig
 from ratchet.core.protocols import Engine, Environment
 from ratchet.core.rollout import Group
 from ratchet.core.task import Split
-from ratchet.engines.build import local_engine
 from ratchet.environments.table import close_environment
 from ratchet.explore.explorer import ExploreLimits, Explorer
-from ratchet.policy.policy import Policy
 from ratchet.policy.tokenizer import Tokenizer
 from ratchet.run.checkpoint import checkpoint_path, chosen_checkpoint
 from ratchet.run.frozen import Frozen
-from ratchet.run.parts import Parts, choose_device, make_environment, plan_for
+from ratchet.run.parts import Parts, engine_for, make_environment, plan_for, saved_policy
 from ratchet.run.source import sampling_of
 from ratchet.store.run_store import RunStore
 
@@ -64,9 +62,9 @@ def evaluate_checkpoint(
     path = chosen_checkpoint(run / "checkpoints", step)
     environment = make_environment(config)
     try:
-        policy = Policy.load(path, device=choose_device(config), dtype=config.policy.dtype)
+        policy = saved_policy(config, path)
         plan = plan_for(config, policy, environment)
-        engine = local_engine(policy, context=plan.context_tokens, max_rows=config.engine.max_rows)
+        engine = engine_for(config, policy, plan.context_tokens)
         engine.load(policy.weights(), 0, policy.fingerprint())
         frozen = Frozen(config, checkpoint_path(run / "checkpoints", 0), policy.device)
 

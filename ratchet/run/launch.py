@@ -25,15 +25,22 @@ from ratchet.core.protocols import Environment
 from ratchet.core.task import Split
 from ratchet.environments.table import UsesSandbox, close_environment
 from ratchet.explore.recorded import RecordedGroups
-from ratchet.policy.policy import Policy
+from ratchet.loggers.table import make_loggers
+from ratchet.policy.adapter import snapshot_of
+from ratchet.policy.hosted import HostedDecoder
+from ratchet.policy.policy import FrozenNetwork, Policy
 from ratchet.rewards.probe import probe, verdict
+from ratchet.run.alarms import online_alarms
 from ratchet.run.changes import Change, accept, changes
 from ratchet.run.checkpoint import Checkpoint, RunState, checkpoint_path, newest_sound, read_checkpoint
-from ratchet.run.control import roll_back_if_asked
+from ratchet.run.control import done, past_requests
 from ratchet.run.finish import finish
+from ratchet.run.folder import check_writable, choose_folder
+from ratchet.run.guard import Decision, Diagnose, Halt, TurnBack
 from ratchet.run.lock import alone
-from ratchet.run.loops import checkpoint, remove_old_checkpoints, run_loops
+from ratchet.run.loops import checkpoint, remove_old_checkpoints, run_loops, tell_loggers
 from ratchet.run.machine import describe_environment
+from ratchet.run.model import rehearse, tell_model
 from ratchet.run.observer import Observer, Silent
 from ratchet.run.parts import (
     Models,
@@ -42,18 +49,21 @@ from ratchet.run.parts import (
     buffer_name,
     buffer_table,
     check_buffer,
+    check_critic,
     choose_device,
     fresh_policy,
-    frozen_copy,
     make_algorithm,
     make_environment,
     plan_for,
+    saved_policy,
     teacher_of,
 )
 from ratchet.run.source import recorded_groups
 from ratchet.run.sync import Weights, frozen
+from ratchet.run.turning import clear_away, declare, pending
 from ratchet.run.warm_start import warm_started
-from ratchet.store.run_store import RunStore
+from ratchet.run.watching import Watching
+from ratchet.store.run_store import Row, RunStore
 
 PROBED_TASKS = 8
 """Tasks the reward probe asks about before the first step."""
@@ -68,15 +78,20 @@ class RunResult:
     """False when it was stopped before its last step."""
 
 
-def train(config: RunConfig, observer: Observer | None = None) -> RunResult:
-    """Run a config from its beginning to its end. Raises `ConfigError` or `RunError`."""
+def train(config: RunConfig, observer: Observer | None = None, *, diagnose: Diagnose = online_alarms) -> RunResult:
+    """Run a config from its beginning to its end. Raises `ConfigError` or `RunError`.
+
+    `diagnose` is what the guard goes by, if the config enables it: the doctor's online rules, or others.
+    """
     observer = observer or Silent()
     set_threads(config)
     algorithm = make_algorithm(config)
     check_buffer(config)
+    watching = Watching(observer, diagnose, make_loggers(config.log))
     environment = make_environment(config)
     try:
         policy = fresh_policy(config, environment)
+        check_critic(algorithm, policy)
         plan = plan_for(config, policy, environment)
         recorded = recorded_groups(config, policy)
         teacher = teacher_of(config, algorithm, policy)
@@ -87,19 +102,26 @@ def train(config: RunConfig, observer: Observer | None = None) -> RunResult:
         store = RunStore.create(folder, config.model_dump(mode="json"), plan.as_json(), describe_environment())
         observer.note(f"Run: {folder}")
         with alone(folder):
-            models = Models(policy, frozen_copy(policy) if config.train.reference_kl else None, teacher)
-            parts = _assembled(config, algorithm, store, models, plan, environment, recorded, observer)
+            models = Models(policy, policy.frozen() if config.train.reference_kl else None, teacher)
+            parts = _assembled(config, algorithm, store, models, plan, environment, recorded, watching)
             parts.store.append_event("reward_probe", 0, rows=probed)
             if isinstance(environment, UsesSandbox):
                 parts.store.append_event("sandbox", 0, **config.sandbox.model_dump(mode="json"))
             checkpoint(parts)
-            return _drive(parts)
+            tell_model(parts)
+            rehearse(parts)
+            return _drive(parts, watching)
     finally:
         close_environment(environment)
 
 
 def resume(
-    folder: Path, observer: Observer | None = None, *, words: Sequence[str] = (), accept_changes: bool = False
+    folder: Path,
+    observer: Observer | None = None,
+    *,
+    words: Sequence[str] = (),
+    accept_changes: bool = False,
+    diagnose: Diagnose = online_alarms,
 ) -> RunResult:
     """Go on with a run from its newest sound checkpoint. Raises `ConfigError` or `RunError`.
 
@@ -108,7 +130,7 @@ def resume(
     """
     store = RunStore.open(folder)
     with alone(folder):
-        return _resumed(store, observer or Silent(), words, accept_changes)
+        return _resumed(store, observer or Silent(), diagnose, words, accept_changes)
 
 
 def _assembled(
@@ -119,7 +141,7 @@ def _assembled(
     plan: Plan,
     environment: Environment,
     recorded: RecordedGroups | None,
-    observer: Observer,
+    watching: Watching,
 ) -> Parts:
     """Return the parts of a run that begins."""
     policy = models.policy
@@ -127,37 +149,65 @@ def _assembled(
     name = buffer_name(config, store)
     state = RunState(0, 0, fingerprint, buffer=name, asked=config.model_dump(mode="json"))
     table = buffer_table(config, store, policy, name, create=True)
-    parts = assemble(config, algorithm, store, models, plan, environment, state, table, recorded, observer)
+    parts = assemble(config, algorithm, store, models, plan, environment, state, table, recorded, watching)
     parts.fingerprints[0] = fingerprint
     parts.sync.offer(frozen(policy.weights(), 0, fingerprint))
     store.append_event("start", 0, parameters=plan.parameters, fingerprint=fingerprint)
     return parts
 
 
-def _resumed(store: RunStore, observer: Observer, words: Sequence[str], accept_changes: bool) -> RunResult:
+def _resumed(
+    store: RunStore, observer: Observer, diagnose: Diagnose, words: Sequence[str], accept_changes: bool
+) -> RunResult:
     """Go on with a run that nobody else works on."""
-    folder, tree = store.folder, store.config_tree()
+    folder = store.folder
+    turn = _pending_turn(store)
+    tree = store.config_tree() if turn is None else clear_away(store, turn)
     for word in words:
         tree = merge(tree, parse_override(word))
     config = config_from_tree(tree)
     set_threads(config)
-    if (step := roll_back_if_asked(store, keep=config.record.keep_checkpoints)) is not None:
-        observer.note(f"Rolled back to step {step}, as asked; newer checkpoints are put aside.")
     path, complaints = newest_sound(folder / "checkpoints")
     saved = read_checkpoint(path)
     found = changes(saved.state.asked, config.model_dump(mode="json"))
-    accept(found, accepted=accept_changes, resume=shlex.join(["ratchet", "resume", str(folder), *words]))
+    if turn is None or words:  # what the guard has decided, or a person has asked for, needs no further word
+        accept(found, accepted=accept_changes, resume=shlex.join(["ratchet", "resume", str(folder), *words]))
     for complaint in complaints:
         observer.note(complaint)
         store.append_event("damaged_checkpoint", -1, what=complaint)
     if saved.state.step >= config.train.steps and _has_ended(store):
         observer.note(f"{folder} is finished: all {config.train.steps} steps are done.")
         return RunResult(folder, finished=True)
+    watching = Watching(observer, diagnose, make_loggers(config.log))
     environment = make_environment(config)
     try:
-        return _drive(_reassembled(config, store, saved, found, environment, observer))
+        parts = _reassembled(config, store, saved, found, environment, watching, turn)
+        rehearse(parts)
+        return _drive(parts, watching)
     finally:
         close_environment(environment)
+
+
+def _pending_turn(store: RunStore) -> Row | None:
+    """Return the rollback that is to be done, or to be ended, before the run goes on."""
+    if (asked := past_requests(config_from_tree(store.config_tree()), store)) is not None:
+        declare(store, done(store), asked)
+    return pending(store)
+
+
+def _turned_back(parts: Parts, turn: TurnBack, watching: Watching) -> Parts:
+    """Return the parts of a run that goes on from an earlier checkpoint, with what the guard changes."""
+    store = parts.store
+    gc.unfreeze()  # the parts of the past can go
+    declare(store, parts.state.step, turn)
+    row = pending(store)
+    assert row is not None
+    config = config_from_tree(clear_away(store, row))
+    saved = read_checkpoint(checkpoint_path(store.folder / "checkpoints", turn.to))
+    found = changes(saved.state.asked, config.model_dump(mode="json"))
+    # Whoever follows the run's files goes on following them.
+    watching = replace(watching, running=parts.loggers)
+    return _reassembled(config, store, saved, found, parts.environment, watching, row)
 
 
 def _has_ended(store: RunStore) -> bool:
@@ -172,19 +222,21 @@ def _reassembled(
     saved: Checkpoint,
     found: Sequence[Change],
     environment: Environment,
-    observer: Observer,
+    watching: Watching,
+    turn: Row | None = None,
 ) -> Parts:
-    """Return the parts of a run as they stood at a checkpoint; from here on it goes by `config`."""
-    device, dtype = choose_device(config), config.policy.dtype
-    algorithm = make_algorithm(config)
-    policy = Policy.load(saved.folder, device=device, dtype=dtype)
+    """Return the parts of a run as they stood at a checkpoint; from here on it goes by `config`.
+
+    `turn` is the rollback that brings the run there, if one does.
+    """
+    observer = watching.observer
+    device, algorithm = choose_device(config), make_algorithm(config)
+    policy = saved_policy(config, saved.folder)
     if policy.fingerprint() != saved.state.fingerprint:
         raise RunError(
             f"{saved.folder}: the weights are not those of its state.json. Remove this folder and resume again."
         )
-    first = Policy.load(checkpoint_path(saved.folder.parent, 0), device=device, dtype=dtype)
-    reference = first.decoder.requires_grad_(False) if config.train.reference_kl else None
-    models = Models(policy, reference, teacher_of(config, algorithm, policy))
+    models = Models(policy, _first(config, policy, saved.folder.parent), teacher_of(config, algorithm, policy))
     recorded = recorded_groups(config, policy)
     plan = plan_for(config, policy, environment)
     state = replace(saved.state, asked=config.model_dump(mode="json"))
@@ -194,9 +246,9 @@ def _reassembled(
         store.append_event("config_changed", state.step, changes=[c._asdict() for c in found])
         observer.note(f"Changed, and recorded: {'; '.join(map(str, found))}")
     known = {int(version): made for version, made in state.fingerprints.items()}
-    kept = table.rewind(state.step, known, past=config.buffer.kind == "replay")
-    parts = assemble(config, algorithm, store, models, plan, environment, state, table, recorded, observer)
-    parts.trainer.restore(saved.optimiser)
+    kept = table.rewind(state.step, known, past=config.buffer.kind == "replay", ahead=turn is None)
+    parts = assemble(config, algorithm, store, models, plan, environment, state, table, recorded, watching)
+    parts.trainer.restore(saved.optimiser, moments=turn is None or not turn.get("fresh_optimiser"))
     parts.fingerprints |= known
     parts.sync.offer(frozen(policy.weights(), state.version, state.fingerprint))
     for version, tensors in saved.samplers.items():
@@ -204,46 +256,34 @@ def _reassembled(
         on_device = {name: tensor.to(device) for name, tensor in tensors.items()}
         parts.sync.offer(Weights(on_device, version, state.samplers[str(version)]))
     remove_old_checkpoints(parts)  # a kill may have come between a checkpoint and this
-    facts = {"checkpoint": saved.folder.name, "groups_kept": kept, "environment": describe_environment()}
-    store.append_event("resume", state.step, **facts)
-    observer.note(f"Resuming {store.folder} at step {state.step} of {config.train.steps}")
+    facts = {"checkpoint": saved.folder.name, "groups_kept": kept}
+    if turn is not None:
+        checkpoint(parts)  # it holds the changed config, so that a run killed before the next one goes on with it
+        store.append_event("turned_back", state.step, **facts)
+        what = f": {turn['what']}" if turn.get("what") else ", and nothing is changed"
+        observer.note(f"Turned back from step {turn['step']} to step {state.step}{what}")
+    else:
+        store.append_event("resume", state.step, **facts, environment=describe_environment())
+        observer.note(f"Resuming {store.folder} at step {state.step} of {config.train.steps}")
     if config.sync.partial_rollouts:
         observer.note("sync.partial_rollouts: what follows depends on timing and will not repeat bit for bit.")
     return parts
 
 
+def _first(config: RunConfig, policy: Policy, checkpoints: Path) -> FrozenNetwork | None:
+    """Return the policy that the run began with, which the KL is measured to."""
+    if not config.train.reference_kl:
+        return None
+    folder = checkpoint_path(checkpoints, 0)
+    if policy.origin.base is not None:  # the weights beneath the adapter are there already
+        assert isinstance(policy.decoder, HostedDecoder)
+        return snapshot_of(policy.decoder, folder)
+    return saved_policy(config, folder).decoder.requires_grad_(False)
+
+
 def set_threads(config: RunConfig) -> None:
     """Give torch the threads the config asks for."""
     torch.set_num_threads(config.run.threads or os.cpu_count() or 1)
-
-
-def choose_folder(config: RunConfig) -> Path:
-    """Return the run's folder: as named, or the study's name and the next free number."""
-    base = Path(config.run.folder)
-    if config.run.name:
-        folder = base / config.run.name
-        if folder.exists():
-            raise ConfigError(
-                f"There is a run at {folder} already. Choose another run.name, or go on with it: "
-                f"ratchet resume {folder}"
-            )
-        return folder
-    stem = config.run.study or config.environment.name.rpartition(":")[2]
-    taken = [p.name.rpartition("-")[2] for p in base.glob(f"{stem}-*")] if base.is_dir() else []
-    return base / f"{stem}-{1 + max((int(t) for t in taken if t.isdigit()), default=0):03d}"
-
-
-def check_writable(folder: Path) -> None:
-    """Raise `ConfigError` before anything is computed if run folders cannot be made there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        mark = folder / f".ratchet-{os.getpid()}"
-        mark.touch()
-        mark.unlink()
-    except OSError as error:
-        raise ConfigError(
-            f'run.folder = "{folder}" cannot be written: {error.strerror}. Set run.folder to a folder that can.'
-        ) from None
 
 
 def probe_reward(config: RunConfig, environment: Environment, observer: Observer) -> list[dict[str, Any]]:
@@ -259,30 +299,44 @@ def probe_reward(config: RunConfig, environment: Environment, observer: Observer
     return [asdict(row) for row in rows]
 
 
-def _drive(parts: Parts) -> RunResult:
-    """Run the loops with signals turned into a clean stop; record how it ended."""
+def _drive(parts: Parts, watching: Watching) -> RunResult:
+    """Run the loops, again after each rollback, with signals turned into a clean stop; record how it ended."""
     store, started = parts.store, time.perf_counter()
     gc.collect()
     gc.freeze()  # what was made so far lives as long as the run; not looking through it again saves a few percent
     try:
         ended = asyncio.run(_until_stopped(parts))
+        while isinstance(ended, TurnBack):
+            parts = _turned_back(parts, ended, watching)
+            gc.collect()
+            gc.freeze()
+            ended = asyncio.run(_until_stopped(parts))
     except BaseException as error:  # recorded for the one who looks later, then handed on
         kind = "failed" if isinstance(error, RatchetError) else "crashed"
+        _end_loggers(parts, finished=False)
         _record_end(parts, kind, {"error": str(error) or type(error).__name__, "trace": traceback.format_exc(limit=-6)})
         if isinstance(error, RunError):
             finish(store, parts.observer)
         raise
-    if ended:
+    _end_loggers(parts, finished=ended is True)
+    resume_word = f"ratchet resume {store.folder}"
+    if isinstance(ended, Halt):
+        _record_end(parts, ended.kind, {"reason": ended.reason, "resume": resume_word})
+        finish(store, parts.observer)
+        if ended.kind == "stopped_by_guard":
+            raise RunError(f"The guard stopped the run after step {parts.state.step - 1}: {ended.reason}")
+        parts.observer.note(f"Paused with {parts.state.step} steps done. Go on with: {resume_word}")
+    elif ended:
         _record_end(parts, "finished", {"seconds": round(time.perf_counter() - started, 3)})
         finish(store, parts.observer)
     else:
-        _record_end(parts, "stopped", {"resume": f"ratchet resume {store.folder}"})
+        _record_end(parts, "stopped", {"resume": resume_word})
         finish(store, parts.observer)
-        parts.observer.note(f"Stopped with {parts.state.step} steps done. Go on with: ratchet resume {store.folder}")
-    return RunResult(store.folder, ended)
+        parts.observer.note(f"Stopped with {parts.state.step} steps done. Go on with: {resume_word}")
+    return RunResult(store.folder, ended is True)
 
 
-async def _until_stopped(parts: Parts) -> bool:
+async def _until_stopped(parts: Parts) -> Decision | bool:
     """Run the loops; the first SIGINT or SIGTERM asks for a clean stop, the second ends the process at once."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 
@@ -308,6 +362,15 @@ async def _until_stopped(parts: Parts) -> bool:
         parts.buffer.close()
         if parts.thread is not None:
             parts.thread.shutdown()
+
+
+def _end_loggers(parts: Parts, *, finished: bool) -> None:
+    """Let the loggers catch up with what is on disk, and record what became of them."""
+    parts.loggers.end(finished=finished)
+    try:
+        tell_loggers(parts)
+    except RunError as error:  # the disk itself is the trouble: the run's own end says so
+        parts.observer.note(str(error))
 
 
 def _record_end(parts: Parts, kind: str, facts: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ from ratchet.run.checkpoint import checkpoint_path, prune, write_checkpoint
 from ratchet.run.costs import step_costs
 from ratchet.run.evaluate import evaluate
 from ratchet.run.gate import check_versions, first_step_gate
+from ratchet.run.guard import Decision
 from ratchet.run.machine import resident_bytes
 from ratchet.run.parts import Parts
 from ratchet.run.source import explorer_of, sampling_of
@@ -43,11 +44,15 @@ async def explore_loop(p: Parts) -> None:
                 await p.buffer.put(group)
 
 
-async def train_loop(p: Parts) -> None:
-    """Train on the batch of every step, put everything on disk, publish the weights."""
+async def train_loop(p: Parts) -> Decision | None:
+    """Train on the batch of every step, put everything on disk, publish the weights.
+
+    End early, with what is to be done, if the guard or a person says so.
+    """
     await evaluate_if_due(p)  # a run that was stopped between a step and its evaluation
     for k in range(p.state.step, p.config.train.steps):
-        await as_asked(p)
+        if (turn := await as_asked(p)) is not None:
+            return turn
         started = time.perf_counter()
         with p.waits.on("trainer", "groups"):
             taken = await p.buffer.take(k)
@@ -59,18 +64,27 @@ async def train_loop(p: Parts) -> None:
         await evaluate_if_due(p)
         checkpoint_if_due(p, row)
         p.observer.step(row, p.config.train.steps)
+        tell_loggers(p)
+        if (decision := p.guard.decide(k, row)) is not None:
+            return decision
         await p.buffer.trained(k)
+    return None
 
 
-async def as_asked(p: Parts) -> None:
-    """Do what a person asked for between two steps: write a checkpoint, or wait while the run is paused or stops."""
+async def as_asked(p: Parts) -> Decision | None:
+    """Do what a person asked for between two steps: write a checkpoint, or wait while the run is paused or stops.
+
+    Return where the run must turn back to, if that was asked.
+    """
     while True:
         p.control.look(p.state.step)
+        if p.control.turn is not None:
+            return p.control.turn
         if p.control.take_checkpoint() and not checkpoint_path(p.store.folder / "checkpoints", p.state.step).is_dir():
             checkpoint(p)
         cause = p.control.holds
         if not cause:
-            return
+            return None
         with p.waits.on("trainer", cause):
             await p.control.change()
 
@@ -110,6 +124,7 @@ async def finish_step(p: Parts, k: int, taken: Taken, explored_s: float) -> Mapp
         "time/train": trained_s,
         "time/step": explored_s + trained_s,
         "mem/rss_bytes": float(resident_bytes()),
+        **p.loggers.metrics(),
     }
     p.store.append_metrics(row)
     return row
@@ -212,8 +227,9 @@ def checkpoint(p: Parts) -> None:
 
 def remove_old_checkpoints(p: Parts) -> None:
     """Remove the checkpoints that need not stay, then let the buffer forget what only they could ask for."""
-    keep, best = p.config.record.keep_checkpoints, frozenset({p.state.best_step})
-    p.buffer.keep_from(prune(p.store.folder / "checkpoints", keep, best, done=p.state.step))
+    keep, held = p.config.record.keep_checkpoints, p.guard.held(p.state.step)
+    oldest = prune(p.store.folder / "checkpoints", keep, held | {p.state.best_step}, done=p.state.step)
+    p.buffer.keep_from(min({oldest, *held}))
 
 
 async def evaluate_if_due(p: Parts) -> None:
@@ -229,35 +245,56 @@ async def evaluate_if_due(p: Parts) -> None:
     p.state = replace(p.state, evaluated_step=step)
 
 
+def tell_loggers(p: Parts) -> None:
+    """Ring for the loggers, and record what became of them; what they are told they read from the store."""
+    p.loggers.ring()
+    for notice in p.loggers.notices():
+        p.store.append_event(notice.kind, p.state.step, logger=notice.logger, what=notice.what)
+        if notice.kind == "logger_begun":
+            p.observer.note(f"Logger:     {notice.logger}, {notice.what}")
+        else:
+            p.observer.note(f"Logger {notice.logger}: {notice.what}. The run goes on; its own files hold everything.")
+
+
 def already_done(p: Parts) -> bool:
     """Whether all steps are trained."""
     return p.state.step >= p.config.train.steps
 
 
-async def run_loops(p: Parts, stop: asyncio.Event) -> bool:
-    """Run both loops to the end, or until `stop` is set. Return whether they reached the end."""
-    loops = [asyncio.create_task(explore_loop(p)), asyncio.create_task(train_loop(p))]
+async def run_loops(p: Parts, stop: asyncio.Event) -> Decision | bool:
+    """Run both loops to the end, or until `stop` is set, or until the guard decides otherwise.
+
+    Return what it decided; else whether the loops reached the end.
+    """
+    exploring, training = asyncio.create_task(explore_loop(p)), asyncio.create_task(train_loop(p))
     stopping = asyncio.create_task(stop.wait())
     watching = asyncio.create_task(p.control.watch(stop, lambda: p.state.step))
-    pending = {*loops, stopping, watching}
+    tasks = (exploring, training, stopping, watching)
+    decision: Decision | None = None
     try:
-        while not all(t.done() for t in loops):
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()  # raises what the loop raised
-            if stopping.done():
+        while not (training.done() and exploring.done()):
+            await asyncio.wait([t for t in tasks if not t.done()], return_when=asyncio.FIRST_COMPLETED)
+            for task in tasks:
+                if task.done():
+                    task.result()  # raises what the loop raised
+            decision = training.result() if training.done() else None
+            if stopping.done() or decision is not None:
                 break
         async with p.training:  # a step in a thread runs to its end and is recorded
-            cancel = [t for t in (*loops, stopping, watching) if not t.done()]
-            for task in cancel:
+            for task in tasks:
                 task.cancel()
     finally:
-        for task in (*loops, stopping, watching):
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*loops, stopping, watching, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
+    if decision is not None:
+        return decision
     if stopping.done() and not stopping.cancelled() and not already_done(p):
-        latest = checkpoint_path(p.store.folder / "checkpoints", p.state.step)
-        if not latest.is_dir():
-            checkpoint(p)
+        _checkpoint_where_it_stopped(p)
         return False
     return True
+
+
+def _checkpoint_where_it_stopped(p: Parts) -> None:
+    if not checkpoint_path(p.store.folder / "checkpoints", p.state.step).is_dir():
+        checkpoint(p)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import os
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 
@@ -19,25 +20,31 @@ from ratchet.buffer.groups import GroupTable
 from ratchet.buffer.priority import priority_from
 from ratchet.config.plan import Plan, make_plan
 from ratchet.config.schedule import Schedule
-from ratchet.config.schema import RunConfig
+from ratchet.config.schema import LoraSection, RunConfig
 from ratchet.core.errors import ConfigError
 from ratchet.core.protocols import Engine, Environment
 from ratchet.core.task import Split
 from ratchet.engines.build import local_engine
+from ratchet.engines.local import LocalEngine
 from ratchet.environments.single_turn import Alphabet
 from ratchet.environments.table import UsesSandbox, build_environment
 from ratchet.explore.recorded import RecordedGroups
-from ratchet.policy.decoder import Decoder
-from ratchet.policy.policy import Policy
+from ratchet.loggers.logger import About
+from ratchet.loggers.table import Loggers, Named
+from ratchet.policy.hosted import HostedDecoder
+from ratchet.policy.policy import FrozenNetwork, Policy
+from ratchet.run.changes import settings_of
 from ratchet.run.checkpoint import RunState, checkpoint_path
 from ratchet.run.control import Control
 from ratchet.run.curriculum import Curriculum, check_problems
 from ratchet.run.frozen import Frozen
+from ratchet.run.guard import Guard
 from ratchet.run.observer import Observer
 from ratchet.run.positives import Positives, check_positives
 from ratchet.run.source import Source, explorer_of
 from ratchet.run.sync import MemorySync
 from ratchet.run.waiting import Waits
+from ratchet.run.watching import Watching
 from ratchet.store.run_store import RunStore
 from ratchet.train.trainer import Trainer
 
@@ -50,9 +57,9 @@ class Models:
     """The policy and the frozen decoders that training looks at."""
 
     policy: Policy
-    reference: Decoder | None
+    reference: FrozenNetwork | None
     """The starting policy, which the KL is measured to."""
-    teacher: Decoder | None
+    teacher: FrozenNetwork | None
 
 
 @dataclass(slots=True)
@@ -73,9 +80,11 @@ class Parts:
     positives: Positives
     schedule: Schedule
     sync: MemorySync
+    guard: Guard
     waits: Waits
     control: Control
     observer: Observer
+    loggers: Loggers
     engine_use: asyncio.Lock
     """Held by whoever samples: exploration and evaluation want different weights."""
     training: asyncio.Lock
@@ -108,7 +117,8 @@ def fresh_policy(config: RunConfig, environment: Environment) -> Policy:
     """Return the policy a run starts from, before its warm start."""
     device = choose_device(config)
     if config.policy.model:
-        return Policy.load(config.policy.model, device=device, dtype=config.policy.dtype)
+        asked, dtype = config.policy, config.policy.dtype
+        return Policy.load(config.policy.model, device=device, dtype=dtype, asked=asked, seed=config.run.seed)
     words, characters = (
         (environment.words, environment.characters) if isinstance(environment, Alphabet) else ((), PRINTABLE)
     )
@@ -120,6 +130,16 @@ def fresh_policy(config: RunConfig, environment: Environment) -> Policy:
         device=device,
         dtype=config.policy.dtype,
     )
+
+
+def saved_policy(config: RunConfig, folder: Path | str, *, device: torch.device | str = "") -> Policy:
+    """Return the policy of a checkpoint, or of another model folder, as the config wants models to be computed.
+
+    It lives on the run's device unless another is named. What a checkpoint holds itself is not asked for again: a chat
+    template, an adapter.
+    """
+    asked = config.policy.model_copy(update={"chat_template": "", "lora": LoraSection()})
+    return Policy.load(folder, device=device or choose_device(config), dtype=config.policy.dtype, asked=asked)
 
 
 def plan_for(config: RunConfig, policy: Policy, environment: Environment) -> Plan:
@@ -135,7 +155,7 @@ def plan_for(config: RunConfig, policy: Policy, environment: Environment) -> Pla
     count = min(32, size or 32)
     lengths = sorted(len(policy.tokenizer.chat(environment.task(split, i).prompt)) for i in range(count))
     critic = make_algorithm(config).critic is not None
-    plan = make_plan(config, policy.shape, lengths[len(lengths) // 2], critic=critic)
+    plan = make_plan(config, policy.shape, lengths[len(lengths) // 2], critic=critic, trained=policy.num_trained)
     if lengths[0] >= plan.context_tokens:
         raise ConfigError(
             f"Even the shortest of the first {count} prompts has {lengths[0]} tokens, but the context holds "
@@ -154,11 +174,11 @@ def assemble(
     state: RunState,
     table: GroupTable,
     recorded: RecordedGroups | None,
-    observer: Observer,
+    watching: Watching,
 ) -> Parts:
     """Return the parts of a run, wired. `table` stands where `state` stands; `recorded` takes the explorer's place."""
     policy = models.policy
-    engine = local_engine(policy, context=plan.context_tokens, max_rows=config.engine.max_rows)
+    engine = engine_for(config, policy, plan.context_tokens)
     schedule = Schedule(config.sync)
     wanted = frozenset(schedule.version_for(k) for k in range(config.train.steps))
     explore, seed = config.explore, config.run.seed
@@ -188,16 +208,29 @@ def assemble(
         positives=Positives(config.positives, store, seed=seed, step=state.step),
         schedule=schedule,
         sync=MemorySync(engine, wanted, at_once=config.sync.partial_rollouts),
+        guard=Guard(config, store, schedule, watching.diagnose, watching.observer, step=state.step),
         waits=Waits(lambda: None),
-        control=Control(store),
-        observer=observer,
+        control=Control(config, store),
+        observer=watching.observer,
         engine_use=asyncio.Lock(),
         training=asyncio.Lock(),
         thread=_trainer_thread() if config.train.overlap else None,
         state=state,
+        loggers=watching.running or _loggers(config, store, watching.loggers),
     )
     parts.waits = Waits(lambda: _tell(parts))
     return parts
+
+
+def engine_for(config: RunConfig, policy: Policy, context: int) -> LocalEngine:
+    """Return the engine the config names; it holds no weights yet."""
+    return local_engine(policy, context=context, max_rows=config.engine.max_rows, name=config.engine.name)
+
+
+def _loggers(config: RunConfig, store: RunStore, made: Sequence[Named]) -> Loggers:
+    folder = store.folder.resolve()
+    about = About(folder.name, folder, config.run.study, settings_of(config.model_dump(mode="json")))
+    return Loggers(made, store, about, finish_s=config.log.finish_s)
 
 
 def _trainer(config: RunConfig, algorithm: Algorithm, models: Models) -> Trainer:
@@ -237,7 +270,7 @@ def check_buffer(config: RunConfig) -> None:
         Database.connect(config.buffer.url, create=True).close()
 
 
-def teacher_of(config: RunConfig, algorithm: Algorithm, policy: Policy) -> Decoder | None:
+def teacher_of(config: RunConfig, algorithm: Algorithm, policy: Policy) -> FrozenNetwork | None:
     """Return the frozen teacher where the algorithm needs one.
 
     Raises `ConfigError` if there is none, one that nobody asks, or one that speaks other tokens.
@@ -255,7 +288,7 @@ def teacher_of(config: RunConfig, algorithm: Algorithm, policy: Policy) -> Decod
             f'policy.teacher = "{folder}" is given, but algorithm.name = "{config.algorithm.name}" asks no teacher. '
             'Leave it out, or set algorithm.name = "distill".'
         )
-    teacher = Policy.load(folder, device=policy.device, dtype=config.policy.dtype)
+    teacher = saved_policy(config, folder)
     if teacher.tokenizer.fingerprint != policy.tokenizer.fingerprint:
         raise ConfigError(
             f'policy.teacher = "{folder}" has another tokenizer ({teacher.tokenizer.fingerprint}) than the policy '
@@ -287,9 +320,20 @@ def make_algorithm(config: RunConfig) -> Algorithm:
     return algorithm
 
 
-def frozen_copy(policy: Policy) -> Decoder:
-    """Return a copy of the decoder that will not change."""
-    return copy.deepcopy(policy.decoder).requires_grad_(False)
+def check_critic(algorithm: Algorithm, policy: Policy) -> None:
+    """Raise `ConfigError` for a critic that cannot be made of this policy."""
+    if algorithm.critic is None:
+        return
+    if policy.origin.base is not None:
+        raise ConfigError(
+            "algorithm.name trains a critic, which is a copy of all weights, and policy.lora trains an adapter only. "
+            "Take a method without a critic (grpo, rloo), or set policy.lora.rank = 0."
+        )
+    if isinstance(policy.decoder, HostedDecoder) and policy.decoder.whole:
+        raise ConfigError(
+            f"algorithm.name trains a critic on hidden states, and {policy.shape.family} gives none that its logits "
+            "are a plain product of. Take a method without a critic (grpo, rloo)."
+        )
 
 
 def _trainer_thread() -> ThreadPoolExecutor:

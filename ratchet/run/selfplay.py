@@ -22,17 +22,15 @@ from ratchet.core.errors import ConfigError
 from ratchet.core.protocols import Outcome, PolicyHandle
 from ratchet.core.rollout import Rollout
 from ratchet.core.task import Split, Task
-from ratchet.engines.build import local_engine
 from ratchet.environments.reproduce import Reproduce, Role
 from ratchet.environments.reproduce_edits import added_test, apply_edits, read_edits
 from ratchet.environments.table import close_environment
 from ratchet.explore.explorer import ExploreLimits, Explorer
-from ratchet.policy.policy import Policy
 from ratchet.rewards.execution import FAILED, RunOutcome, best_patch, selfplay_scores
 from ratchet.run.checkpoint import chosen_checkpoint
 from ratchet.run.evaluate import interval
 from ratchet.run.observer import Observer
-from ratchet.run.parts import choose_device, make_environment, plan_for
+from ratchet.run.parts import engine_for, make_environment, plan_for, saved_policy
 from ratchet.run.source import sampling_of
 from ratchet.store.run_store import RunStore
 
@@ -111,9 +109,9 @@ def selfplay(run: Path, step: int | None, *, tasks: int, size: int, observer: Ob
                 f'{run} was trained on environment.name = "{config.environment.name}". Self-play needs a policy that '
                 'writes both tests and patches: a run of the environment "reproduce".'
             )
-        policy = Policy.load(path, device=choose_device(config), dtype=config.policy.dtype)
+        policy = saved_policy(config, path)
         plan = plan_for(config, policy, environment)
-        engine = local_engine(policy, context=plan.context_tokens, max_rows=config.engine.max_rows)
+        engine = engine_for(config, policy, plan.context_tokens)
         engine.load(policy.weights(), 0, policy.fingerprint())
         split = Split("test", config.run.seed)
         limits = ExploreLimits(context=plan.context_tokens, rollout_timeout_s=config.explore.rollout_timeout_s)

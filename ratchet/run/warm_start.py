@@ -25,16 +25,19 @@ from ratchet.core.errors import ConfigError
 from ratchet.core.protocols import Demonstrates, Environment
 from ratchet.core.rollout import Group, Rollout, Score, Status, StopReason, Trajectory, Turn
 from ratchet.core.task import Message, Split, Task
-from ratchet.environments.table import build_environment
+from ratchet.environments.table import build_environment, close_environment
 from ratchet.explore.handle import continued
 from ratchet.policy.policy import Policy
 from ratchet.policy.tokenizer import Tokenizer
 from ratchet.run.checkpoint import DISK_ERRORS, damage, seal, why
 from ratchet.run.observer import Observer
+from ratchet.run.parts import saved_policy
 from ratchet.train.trainer import Trainer
 
 FORMAT = 1
 """Raised when the same settings would give another result, so that old cache entries are not used."""
+HASHED = 32
+"""Demonstrations that are part of a cache entry's name."""
 
 
 def warm_started(config: RunConfig, policy: Policy, observer: Observer) -> Policy:
@@ -50,16 +53,27 @@ def warm_started(config: RunConfig, policy: Policy, observer: Observer) -> Polic
                 observer.note(f"Warm start: kept in {folder}")
                 return policy
     observer.note(f"Warm start: found in {folder}")
-    return Policy.load(folder, device=policy.device, dtype=config.policy.dtype)
+    return saved_policy(config, folder, device=policy.device)
 
 
 def warm_start_key(config: RunConfig, policy: Policy) -> str:
-    """Return the hash of what decides a warm start: the fresh weights, the demonstrations, the settings."""
+    """Return the hash of what decides a warm start: the fresh weights, the demonstrations, the settings.
+
+    The first demonstrations are part of it, so that an environment whose code has changed is learned anew.
+    """
+    settings = config.warm_start
+    environment = build_environment(config.environment.name, {**config.environment.options, **settings.options})
+    split, context = Split("warm_start", config.run.seed), policy.shape.context
+    try:
+        shown = demonstrations(environment, policy.tokenizer, split, 0, HASHED, context=context)
+    finally:
+        close_environment(environment)
     decides = {
         "format": FORMAT,
         "weights": policy.fingerprint(),
         "tokenizer": policy.tokenizer.backend.to_str(),
         "environment": config.environment.model_dump(mode="json"),
+        "shown": [t.prompt.tolist() + t.output.tolist() for g in shown for t in g.rollouts[0].trajectories[0].turns],
         "warm_start": config.warm_start.model_dump(mode="json", exclude={"cache"}),
         "dtype": config.policy.dtype,
         "seed": config.run.seed,

@@ -15,9 +15,7 @@ from ratchet.sandbox.inside import kernel
 from ratchet.sandbox.inside.namespaces import DEVICES
 from ratchet.sandbox.jailed import Walls, beside, inside_command, run_in
 from ratchet.sandbox.lease import Leases
-from ratchet.sandbox.view import View, view_of
-
-SCRATCH = "/tmp"
+from ratchet.sandbox.view import SCRATCH, View, view_of
 
 
 @cache

@@ -17,7 +17,7 @@ from ratchet.sandbox.box import BoxResult, Limits
 from ratchet.sandbox.inside import kernel
 from ratchet.sandbox.jailed import Walls, beside, inside_command, run_in
 from ratchet.sandbox.lease import Leases
-from ratchet.sandbox.view import INSIDE, View, view_of
+from ratchet.sandbox.view import INSIDE, SCRATCH, View, view_of
 
 _SOURCE = INSIDE.parent.parent.parent
 """The folder that holds the package, as the inside is started before there are walls."""
@@ -81,7 +81,7 @@ class LinuxBox:
         if missing := _lacks(found):
             raise ConfigError(f"This machine grants {missing}.")
         self._found = tuple(found)
-        self._view = view_of(tuple(more))
+        self._view = view_of(tuple(more), mounted="mount" in found)
         self.leases = Leases()
         self._drops = os.getuid() == 0 and "mount" in found
         user = ("own user number",) if self._drops else ()
@@ -97,7 +97,7 @@ class LinuxBox:
         return Walls(
             inside_command(self._view, _SOURCE),
             self.layers,
-            "/tmp" if mounted else folder,
+            SCRATCH if mounted else folder,
             namespaces=self._found,
             root=folder,
             mounted=mounted,
@@ -126,7 +126,7 @@ class UnsafeBox:
 
     def __init__(self) -> None:
         self.leases = Leases()
-        self._view = view_of()
+        self._view = view_of(mounted=False)
 
     @property
     def view(self) -> View:

@@ -13,9 +13,13 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ratchet.core.errors import ConfigError
+
 INSIDE = Path(__file__).parent / "inside"
 HOME = "/ratchet-jail"
 """Where the code of `inside` lies in a jail."""
+SCRATCH = "/tmp"
+"""Where an empty folder is mounted in a jail that has mounts of its own."""
 
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _FILES = ("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives", "/etc/localtime")
@@ -62,8 +66,12 @@ class View:
 
 
 @cache
-def view_of(more: Sequence[str] = ()) -> View:
-    """Return the view of this machine and this interpreter; `more` are further paths to be seen."""
+def view_of(more: Sequence[str] = (), *, mounted: bool = True) -> View:
+    """Return the view of this machine and this interpreter; `more` are further paths to be seen.
+
+    `mounted` says that a scratch folder will lie over what is in `SCRATCH`: packages installed below it are seen in
+    another place. **Raises**: `ConfigError` if the interpreter itself lies there.
+    """
     links, shown = list(DEVICE_LINKS), []
     for path in _SYSTEM:
         if os.path.islink(path):
@@ -75,7 +83,16 @@ def view_of(more: Sequence[str] = ()) -> View:
     for path in (*_FILES, os.path.realpath(sys.base_prefix), os.path.dirname(os.path.dirname(python)), *site, *more):
         if os.path.exists(path) and not any(Path(path).is_relative_to(above) for above in shown):
             shown.append(path)
-    binds = [(path, path) for path in shown]
+    moved = {path: path for path in shown}
+    if mounted:
+        if Path(python).is_relative_to(SCRATCH):
+            raise ConfigError(
+                f"The interpreter {python} lies below {SCRATCH}, where the sandbox puts its scratch folder. Install "
+                "Python elsewhere (a virtual environment below that folder is no problem, its interpreter is)."
+            )
+        moved |= {path: f"{HOME}/packages/{n}" for n, path in enumerate(site) if Path(path).is_relative_to(SCRATCH)}
+    binds = list(moved.items())
     binds.append((str(INSIDE), f"{HOME}/ratchet/sandbox/inside"))
     search = dict.fromkeys((os.path.dirname(python), "/usr/local/bin", "/usr/bin", "/bin"))
-    return View(tuple(binds), tuple(links), tuple(site), python, os.pathsep.join(search))
+    seen = tuple(moved.get(path, path) for path in site)
+    return View(tuple(binds), tuple(links), seen, python, os.pathsep.join(search))

@@ -31,7 +31,7 @@ class Act(StrEnum):
     CHECKPOINT = "checkpoint"
     """Write a checkpoint before the next step."""
     ROLL_BACK = "roll_back"
-    """Stop; when the run is resumed, go on from the checkpoint after `step` steps."""
+    """Go on from the checkpoint after `step` steps, at once or when it is resumed; what came later counts no more."""
     NOTE = "note"
     """Record a sentence as an event."""
 

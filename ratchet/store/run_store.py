@@ -4,11 +4,13 @@
     environment.json   versions and machine        metrics.jsonl  one row per step
     events.jsonl       what happened, with reasons status.json    what it does now, and whom it waits for
     rollouts/          every group of every step   checkpoints/   full states; each is a Hugging Face folder too
-    figures/           drawn at the end            report.md      written at the end
+    figures/           drawn at the end            report.md      written at the end, and report.html
+    loggers/           how far each logger has come
     control.jsonl      what a person asked of it   board.sqlite   the board's index of the texts, made when needed
 
 Metrics and events are only ever appended. A resumed run appends again the steps it repeats; the last row of a step
-counts, and `RunStore.metrics` returns just those.
+counts. A run that was turned back appends ``{"rewound": k}``: what stands before it of step k and later ones counts no
+longer. `RunStore.metrics` returns what counts.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
 import tomli_w
 
@@ -110,14 +112,50 @@ class RunStore:
         """Append an event; it is on disk when this returns."""
         self._append("events.jsonl", {"time": round(time.time(), 3), "kind": kind, "step": step, **facts})
 
+    def rewind(self, step: int) -> None:
+        """Let the rows of `step` and later ones count no longer; they stay in the file."""
+        self._append("metrics.jsonl", {"rewound": step})
+
     def metrics(self) -> list[Row]:
         """Return the rows of all steps in order; of a repeated step the last row."""
-        latest = {row["step"]: row for row in self._rows("metrics.jsonl")}
+        latest: dict[int, Row] = {}
+        for row in self._rows("metrics.jsonl"):
+            if "rewound" in row:
+                latest = {step: known for step, known in latest.items() if step < row["rewound"]}
+            else:
+                latest[row["step"]] = row
         return [latest[step] for step in sorted(latest)]
+
+    def abandoned(self) -> list[list[Row]]:
+        """Return the rows that no longer count, one list per time the run was turned back."""
+        current: dict[int, Row] = {}
+        found: list[list[Row]] = []
+        for row in self._rows("metrics.jsonl"):
+            if "rewound" in row:
+                gone = [step for step in sorted(current) if step >= row["rewound"]]
+                found += [[current.pop(step) for step in gone]] if gone else []
+            else:
+                current[row["step"]] = row
+        return found
 
     def events(self) -> list[Row]:
         """Return all events in the order they happened."""
         return list(self._rows("events.jsonl"))
+
+    def tail(self, name: Literal["metrics", "events"], at: int) -> tuple[list[Row], int]:
+        """Return the whole lines behind byte `at` of ``<name>.jsonl``, as rows, and where the next one will begin.
+
+        Unlike `metrics` it returns the rows of a repeated step each time they were written.
+        """
+        rows: list[Row] = []
+        with (self.folder / f"{name}.jsonl").open("rb") as lines:
+            lines.seek(at)
+            for line in lines:
+                if not line.endswith(b"\n"):
+                    break
+                rows.append(json.loads(line))
+                at += len(line)
+        return rows, at
 
     def write_groups(self, step: int, groups: Sequence[Group], name: str = "step") -> None:
         """Keep the groups of a step; the file appears whole or not at all."""

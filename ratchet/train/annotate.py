@@ -11,7 +11,7 @@ from ratchet.algorithms.algorithm import Algorithm
 from ratchet.algorithms.correction import importance, masked, truncated
 from ratchet.config.learning import AlgorithmSection
 from ratchet.core.batch import Batch
-from ratchet.policy.decoder import Decoder
+from ratchet.policy.policy import FrozenNetwork
 from ratchet.train.critic import ValueModel
 from ratchet.train.experience import Sample
 from ratchet.train.passes import Passes
@@ -35,8 +35,8 @@ def annotated(
     passes: Passes,
     algorithm: Algorithm,
     method: AlgorithmSection,
-    policy: Decoder,
-    teacher: Decoder | None,
+    policy: FrozenNetwork,
+    teacher: FrozenNetwork | None,
     critic: ValueModel | None,
 ) -> Annotated:
     """Return the batch of a step's samples with the columns of teacher, critic and correction."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ratchet.algorithms.algorithm import Critic
 from ratchet.core.batch import Batch
 from ratchet.core.errors import NumericsError
-from ratchet.policy.decoder import Decoder
+from ratchet.policy.policy import Network
 from ratchet.train.experience import Sample
 from ratchet.train.passes import Passes
 
@@ -19,11 +19,11 @@ from ratchet.train.passes import Passes
 class ValueModel:
     """Owns the critic's weights and optimiser. Its first answer is 0 everywhere."""
 
-    def __init__(self, rule: Critic, decoder: Decoder, passes: Passes, *, betas: tuple[float, float]) -> None:
+    def __init__(self, rule: Critic, decoder: Network, passes: Passes, *, betas: tuple[float, float]) -> None:
         """`decoder` is copied, not kept."""
         self._rule, self._passes = rule, passes
         self._decoder = copy.deepcopy(decoder).requires_grad_(True)
-        self._head = nn.Parameter(torch.zeros(decoder.shape.hidden, device=passes.device))
+        self._head = nn.Parameter(torch.zeros(decoder.head.shape[1], device=passes.device))
         self._optimiser = torch.optim.AdamW(
             [p for _, p in self._named()], lr=rule.lr, betas=betas, weight_decay=0.0, fused=True
         )

@@ -141,3 +141,12 @@ def _given(samples: Sequence[Sample], device: torch.device) -> Tensor | None:
         return None
     values = [math.nan if s.given is None else s.given for s in samples]
     return torch.tensor(values, dtype=torch.float32, device=device)
+
+
+def longest_samples(prompt: int, answer: int, tokens: int) -> list[Sample]:
+    """Return made-up samples that fill a forward pass of `tokens`, each with prompt and answer of these lengths."""
+    said = np.zeros(answer, dtype=np.int32)
+    zeros, told = np.zeros(answer, dtype=np.float32), np.ones(answer, dtype=bool)
+    asked = np.zeros(prompt, dtype=np.int32)
+    count = 1 + max(0, tokens - prompt - answer + 1) // max(1, answer - 1)
+    return [Sample(0, 0.0, -1, asked, said, told, zeros, zeros) for _ in range(count)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ratchet.kernels.reference import TokenStats
-from ratchet.policy.decoder import Decoder
+from ratchet.policy.policy import FrozenNetwork
 from ratchet.train.experience import Sample
 from ratchet.train.packing import Packed, cut, packed
 
@@ -38,15 +38,15 @@ class Passes:
         for members in cut(samples, chosen, self.micro_batch_tokens):
             yield packed(samples, members, self.device)
 
-    def hidden(self, decoder: Decoder, one: Packed) -> Tensor:
+    def hidden(self, decoder: FrozenNetwork, one: Packed) -> Tensor:
         """Return the hidden state behind each trained token: (N, C). Its backward pass is counted here too."""
         forward = decoder.shape.forward_flops(len(one.tokens), one.pairs, 0)
         self.work.flops += forward * (3 if torch.is_grad_enabled() else 1)
-        return decoder(one.tokens, one.layout)[one.predictor]  # type: ignore[no-any-return]
+        return decoder(one.tokens, one.layout)[one.predictor]
 
     def stats(
         self,
-        decoder: Decoder,
+        decoder: FrozenNetwork,
         one: Packed,
         *,
         temperature: float | None = None,
@@ -70,7 +70,7 @@ class Passes:
 
     @torch.no_grad()
     def logprobs(
-        self, decoder: Decoder, samples: Sequence[Sample], *, temperature: float | None = None, kept: bool = True
+        self, decoder: FrozenNetwork, samples: Sequence[Sample], *, temperature: float | None = None, kept: bool = True
     ) -> Tensor:
         """Return the log-probability of every trained token, sample by sample: (N,).
 
@@ -84,7 +84,7 @@ class Passes:
         return out
 
     @torch.no_grad()
-    def values(self, decoder: Decoder, head: Tensor, samples: Sequence[Sample]) -> Tensor:
+    def values(self, decoder: FrozenNetwork, head: Tensor, samples: Sequence[Sample]) -> Tensor:
         """Return ``hidden @ head`` at every trained token, sample by sample: (N,). Shape: head (C,)."""
         places = _places(samples)
         out = torch.zeros(places[-1], device=self.device)

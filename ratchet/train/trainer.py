@@ -22,14 +22,14 @@ from ratchet.core.errors import NumericsError
 from ratchet.core.rollout import Group, Positive
 from ratchet.core.seeds import stream
 from ratchet.kernels.reference import TokenStats
-from ratchet.policy.decoder import Decoder
-from ratchet.policy.policy import Policy
+from ratchet.policy.policy import FrozenNetwork, Policy
 from ratchet.train.annotate import Annotated, annotated, correction_metrics
 from ratchet.train.credit import credit_of, kept_samples, shown_again
 from ratchet.train.critic import ValueModel
 from ratchet.train.divergence import estimate
-from ratchet.train.experience import Sample, batch_of, flatten
+from ratchet.train.experience import Sample, batch_of, flatten, longest_samples
 from ratchet.train.ledger import ledger, usable
+from ratchet.train.optimiser import make_optimiser
 from ratchet.train.packing import Packed
 from ratchet.train.passes import Passes
 from ratchet.train.shaping import Shaper
@@ -98,8 +98,8 @@ class Trainer:
         *,
         seed: int,
         temperature: float = 1.0,
-        reference: Decoder | None = None,
-        teacher: Decoder | None = None,
+        reference: FrozenNetwork | None = None,
+        teacher: FrozenNetwork | None = None,
         reward: RewardSection | None = None,
         foreign: bool = False,
     ) -> None:
@@ -118,9 +118,9 @@ class Trainer:
         )
         self._sampled_by = -1
         """Newest version seen among the samples: where it changes, an iteration of the published k1.5 begins."""
-        self.optimiser = torch.optim.AdamW(
-            policy.decoder.parameters(), lr=0.0, betas=config.betas, weight_decay=config.weight_decay, fused=True
-        )
+        policy.decoder.checkpointing = config.gradient_checkpointing
+        self._trained = {n: p for n, p in policy.decoder.named_parameters() if p.requires_grad}
+        self.optimiser = make_optimiser(self._trained.values(), config)
 
     def step(self, groups: Sequence[Group], step: int, again: Sequence[Positive] = ()) -> StepReport:
         """Train on the groups of one step, and on the answers shown `again`, and report.
@@ -158,6 +158,29 @@ class Trainer:
         flops = self._passes.work.flops - before
         return StepReport(self._metrics(samples, tally, lr, step) | extra, flops, ledger(groups, used))
 
+    def rehearse(self, prompt: int, answer: int) -> None:
+        """Run the largest pass there can be, forward and backward, and put memory where the optimiser's will be.
+
+        Changes nothing. Raises what torch raises when memory runs out.
+        """
+        samples = longest_samples(prompt, answer, self.config.micro_batch_tokens)
+        flops = self._passes.work.flops
+        room: list[Tensor] = []
+        try:
+            for one in self._passes.over(samples, range(len(samples))):
+                stats = self._stats(one)
+                (stats.logprob + stats.kl + stats.entropy).sum().backward()
+                break  # all are alike
+            if not self.optimiser.state:
+                each = 8 if self.config.optimiser == "adamw" else 2
+                room = [
+                    torch.empty(p.numel() * each, dtype=torch.uint8, device=p.device) for p in self._trained.values()
+                ]
+        finally:
+            self.optimiser.zero_grad(set_to_none=True)
+            self._passes.work.flops = flops
+            room.clear()
+
     def _shown(self, one: Positive, step: int) -> Positive:
         """Return an answer that is shown again with the rewards of this step."""
         (group,) = self._shaper.shaped([one.group], step)
@@ -176,19 +199,23 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """Return what training has gathered besides the weights, by name, for a checkpoint."""
-        names = [n for n, _ in self.policy.decoder.named_parameters()]
+        names = list(self._trained)
         entries = self.optimiser.state_dict()["state"]
-        out = {f"optimiser/{names[i]}/{key}": value for i, entry in entries.items() for key, value in entry.items()}
+        out = {
+            f"optimiser/{names[i]}/{key}": torch.as_tensor(value)
+            for i, entry in entries.items()
+            for key, value in entry.items()
+        }
         if self._critic is not None:
             out |= {f"critic/{name}": value for name, value in self._critic.state().items()}
         out |= {f"reward/{name}": value for name, value in self._shaper.state().items()}
         return out | {"sampled_by": torch.tensor([self._sampled_by])}
 
-    def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Continue from what `state` returned."""
-        names = [n for n, _ in self.policy.decoder.named_parameters()]
+    def restore(self, state: Mapping[str, Tensor], *, moments: bool = True) -> None:
+        """Continue from what `state` returned; without `moments` the optimiser begins anew."""
+        names = list(self._trained)
         entries: dict[int, dict[str, Tensor]] = {}
-        for name, value in _under("optimiser/", state).items():
+        for name, value in _under("optimiser/", state).items() if moments else ():
             parameter, _, key = name.rpartition("/")
             entries.setdefault(names.index(parameter), {})[key] = value
         self.optimiser.load_state_dict({"state": entries, "param_groups": self.optimiser.state_dict()["param_groups"]})
@@ -303,16 +330,12 @@ class Trainer:
     def _update(self, lr: float, step: int, tally: Tally) -> None:
         """Clip, step, forget the gradient. Without any gradient nothing moves and no update is counted."""
         started = time.perf_counter()
-        parameters = list(self.policy.decoder.parameters())
+        parameters = list(self._trained.values())
         if all(p.grad is None for p in parameters):
             return
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_clip))
         if norm != norm or norm == float("inf"):
-            bad = [
-                n
-                for n, p in self.policy.decoder.named_parameters()
-                if p.grad is not None and not p.grad.isfinite().all()
-            ]
+            bad = [n for n, p in self._trained.items() if p.grad is not None and not p.grad.isfinite().all()]
             raise NumericsError(
                 f"Step {step}: the gradient of {bad[0] if bad else 'the whole model'} is not finite. The weights were "
                 "not changed. Lower algorithm.lr, or look at this step's rollouts for extreme rewards or log-ratios."

@@ -12,7 +12,7 @@ import pytest
 from ratchet.board.curve import Curve, auto_window, caption, finite, noise, numbers, smooth, thin
 from ratchet.board.follow import Columns, Follower
 from ratchet.charts import series as printed
-from ratchet.charts.figure import told
+from ratchet.charts.lines import told_series
 
 
 def test_thinning_keeps_the_ends_and_every_extreme_in_order() -> None:
@@ -50,7 +50,7 @@ def test_a_caption_is_the_printed_charts_sentence_and_a_long_series_has_one_too(
     values = np.linspace(0.0, 1.0, 20)
     short = Curve("reward/mean", np.arange(20), values)
     same = printed.Series("reward/mean", tuple(range(20)), tuple(values.tolist()), 0)
-    assert caption(short, "Reward", "") == told("Reward", "", same)
+    assert caption(short, "Reward", "") == told_series("Reward", "", same)
     long = Curve("reward/mean", np.arange(50_000), np.linspace(0.0, 1.0, 50_000))
     assert "highest 1 at step 49999" in caption(long, "Reward", "")
     assert "not recorded" in caption(Curve("x", np.arange(0), np.zeros(0)), "x", "")
@@ -96,3 +96,12 @@ def test_rows_of_a_resumed_run_replace_what_came_after_them_and_views_given_out_
     assert columns.column("a")[501] == -1.0
     assert before[999] == 999.0
     assert sorted(columns.names()) == ["a", "b"]
+
+
+def test_a_run_that_was_turned_back_is_drawn_without_what_no_longer_counts() -> None:
+    columns = Columns()
+    columns.extend([{"step": k, "a": float(k)} for k in range(6)])
+    columns.extend([{"rewound": 3}])
+    assert columns.steps.tolist() == [0, 1, 2]
+    columns.extend([{"step": 3, "a": 30.0}])
+    assert columns.column("a").tolist() == [0.0, 1.0, 2.0, 30.0]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from matplotlib.colors import to_hex
 
+from ratchet.charts.axes import axis_named
 from ratchet.charts.canvas import make_figure
 from ratchet.charts.compare import Asked, Comparison, compare, drawing
 from ratchet.charts.curves import pooled, spans_decades
@@ -15,7 +16,6 @@ from ratchet.charts.grouping import grouped, read_runs
 from ratchet.charts.labels import GREEN, GREY, ORANGE, PURPLE
 from ratchet.charts.reference import read_references
 from ratchet.charts.results import held, kl_at, level_of, outcome
-from ratchet.charts.series import axis_named
 from ratchet.charts.tables import aligned
 from ratchet.charts.verdicts import cautions, reference_sentences, reference_table, results_table, sentences
 from ratchet.core.errors import ConfigError

@@ -59,7 +59,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["status", "/no/such/run"], 2, "is not a run folder"),
         (["rollouts", "/no/such/run"], 2, "is not a run folder"),
         (["eval", "/no/such/run"], 2, "is not a run folder"),
-        (["chart", "/no/such/run"], 2, "is not a run folder"),
+        (["chart", "/no/such/run"], 2, "There is no /no/such/run."),
         (["export", "/no/such/run", "x"], 2, "is not a run folder"),
         (["trian", "judge"], 2, 'There is no command "trian". Did you mean "train"?'),
         (["--no-such-option"], 2, "No such option"),

@@ -6,13 +6,18 @@ import io
 import socket
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from ratchet.board.board import Board
+from ratchet.board.diagnosis import Diagnosed
 from ratchet.board.finding import Finding
 from ratchet.board.run import OwnRun
+from ratchet.cli.board import diagnosed, diagnosis
 from ratchet.cli.main import main
 from ratchet.cli.watch import frame
+from ratchet.core.errors import ConfigError
 from ratchet.store.run_store import RunStore
 
 
@@ -58,9 +63,9 @@ def test_watch_shows_the_findings_it_is_handed(store: RunStore) -> None:
 
     run = OwnRun(store.folder)
     run.refresh()
-    found = [Finding("warning", "r", "entropy", 0, 5, "Entropy [bold]falls[/bold].")]
+    found = Diagnosed((Finding("warning", "r", "entropy", 0, 5, "Entropy [bold]falls[/bold]."),), 1)
     console = Console(width=100, file=io.StringIO(), record=True)
-    console.print(frame(run, lambda path: found, 100))
+    console.print(frame(run, found, 100))
     assert "warning: Entropy [bold]falls[/bold]." in console.export_text()
 
 
@@ -85,3 +90,28 @@ def test_board_writes_an_export(store: RunStore, tmp_path: Path) -> None:
     assert told.exit_code == 0
     assert "1 runs" in told.output
     assert (tmp_path / "out" / "index.html").is_file()
+
+
+def test_board_and_watch_show_what_the_doctor_finds(store: RunStore) -> None:
+    noise = np.random.default_rng(0).normal(0, 0.03, 100).tolist()
+    for k in range(100):
+        store.append_metrics({"step": k, "reward/mean": (0.8 if k < 50 else 0.1) + noise[k], "entropy": 0.5})
+    worst = diagnosed(store.folder)[0]
+    assert (worst.severity, worst.rule, worst.metric) == ("error", "reward_collapse", "reward/mean")
+    assert worst.causes
+    assert worst.change
+    assert 48 <= worst.first <= 52
+    board = Board(store.folder.parent, diagnosis())
+    one = board.runs()["runs"][0]["id"]
+    board.diagnosis.wait(one, board.library.get(one))
+    assert board.runs()["runs"][0]["finding"] == {"severity": "error", "sentence": worst.sentence}
+    assert board.run(one)["findings"][0]["sources"] == worst.sources
+    board.close()
+    assert f"error: {worst.sentence[:40]}" in CliRunner().invoke(main, ["watch", str(store.folder), "--once"]).output
+
+
+def test_a_log_too_short_to_judge_says_so_instead_of_no_findings(tmp_path: Path) -> None:
+    short = RunStore.create(tmp_path / "short", {"train": {"steps": 9}}, {}, {})
+    short.append_metrics({"step": 0, "reward/mean": 0.1})
+    with pytest.raises(ConfigError, match="The log has 1 points of a reward"):
+        diagnosed(short.folder)

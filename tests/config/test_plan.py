@@ -33,6 +33,8 @@ def test_the_plan_of_a_small_config_has_the_numbers_worked_out_by_hand() -> None
     assert (plan.optimiser_bytes, plan.gradients_bytes, plan.engine_weights_bytes) == (1336 * 8, 1336 * 4, 1336 * 4)
     # Cache: 8 rows of 11 tokens, 2 (k and v) * 2 layers * 1 head * 4 channels = 16 numbers a token.
     assert plan.cache_bytes == 8 * 11 * 16 * 4
+    # Activations of a pass of 4096 tokens, per token and layer: 4 * 8 + 16 + 8 + 3 * 12 = 92 numbers.
+    assert plan.activations_bytes == 4 * 4096 * 2 * 92
     # Forward. Tokens: 3 * 6 + 12 * 5 = 78, each through 2 * (128 + 64 + 288) = 960 weights, 2 operations each.
     # Pairs: prompts 3 * 21 = 63, answers 12 * (5 * 6 + 15) = 540; 4 * 2 layers * 2 heads * 4 channels = 64 each.
     # Logits: 60 rows of 2 * 20 * 8 = 320.
@@ -52,3 +54,17 @@ def test_a_context_shorter_than_prompt_and_answer_shortens_the_answer() -> None:
 def test_a_context_beyond_the_models_own_is_cut_to_it() -> None:
     plan = make_plan(config_from_tree({**TREE, "policy": {"context": 1000}}), SHAPE, prompt_tokens=6)
     assert plan.context_tokens == 64
+
+
+def test_an_adapter_is_all_that_has_gradients_and_moments() -> None:
+    adapted = {**TREE, "policy": {"model": "somewhere", "dtype": "bfloat16", "lora": {"rank": 2}}}
+    plan = make_plan(config_from_tree(adapted), SHAPE, prompt_tokens=6, trained=100)
+    # The frozen weights in bfloat16, once: they are their own reference. The adapter in float32.
+    assert plan.weights_bytes == 1336 * 2 + 100 * 4
+    assert (plan.optimiser_bytes, plan.gradients_bytes) == (100 * 8, 100 * 4)
+
+
+def test_recomputed_layers_keep_one_number_per_channel_and_one_layers_insides() -> None:
+    tree = {**TREE, "train": {**TREE["train"], "gradient_checkpointing": True}}
+    plan = make_plan(config_from_tree(tree), SHAPE, prompt_tokens=6)
+    assert plan.activations_bytes == 4 * 4096 * (2 * 8 + 92)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from ratchet.core.errors import RunError
 from ratchet.core.protocols import Completion, Engine, Request, Sampling
 from ratchet.core.rollout import StopReason, Tokens
+from ratchet.engines.build import runner_for
 from ratchet.engines.dense import DenseRunner
 from ratchet.engines.local import LocalEngine
 from ratchet.engines.native_runner import NativeRunner
@@ -29,6 +31,13 @@ CONTEXT = 96
 LOCAL = [
     "dense",
     pytest.param("native", marks=pytest.mark.skipif(not native.available(), reason=native.why_not() or "")),
+    pytest.param(
+        "transformers",
+        marks=[
+            pytest.mark.skipif(find_spec("transformers") is None, reason="transformers is not installed"),
+            pytest.mark.filterwarnings("default"),  # its warnings are its own
+        ],
+    ),
 ]
 
 
@@ -67,6 +76,8 @@ class Counting:
 def runner_of(kind: str, policy: Policy) -> Counting:
     if kind == "native":
         return Counting(NativeRunner(policy.shape, "float32"))
+    if kind == "transformers":
+        return Counting(runner_for(policy, "transformers"))
     return Counting(DenseRunner(policy.shape, policy.decoder.ops, policy.device))
 
 

@@ -11,12 +11,15 @@ import pytest
 
 import ratchet
 
-ROOMS = Path(__file__).parents[2] / "docs" / "rooms"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
-@pytest.mark.parametrize(("page", "own_file"), [("environments.md", "guess.py"), ("rewards.md", "short.py")])
-def test_the_examples_of_a_room_run_as_printed(tmp_path: Path, page: str, own_file: str) -> None:
-    own, trial = re.findall(r"```python\n(.*?)```", (ROOMS / page).read_text(encoding="utf-8"), re.DOTALL)
+@pytest.mark.parametrize(
+    ("page", "own_file"),
+    [("rooms/environments.md", "guess.py"), ("rooms/rewards.md", "short.py"), ("how-to/gymnasium.md", "treasure.py")],
+)
+def test_the_examples_of_a_page_run_as_printed(tmp_path: Path, page: str, own_file: str) -> None:
+    own, trial = re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
     (tmp_path / own_file).write_text(own)
     (tmp_path / "trial.py").write_text(trial)
     package = str(Path(ratchet.__file__).parents[1])

@@ -453,6 +453,17 @@ def test_a_bug_that_is_none_is_refused_with_its_name(tmp_path: Path, change: dic
     assert 'b.jsonl:2 ("clamp")' in str(caught.value)
 
 
+def test_a_source_that_a_busy_machine_did_not_bring_to_its_end_is_not_called_wrong(tmp_path: Path) -> None:
+    for outcomes, source in (
+        ((RunOutcome.TIMEOUT,), "fixed"),
+        ((RunOutcome.PASSED, RunOutcome.MEMORY), "buggy"),
+    ):
+        environment = reproduce(Says(*outcomes), source=bugs(tmp_path / "b.jsonl", CLAMP), held_out=0)
+        told = rf'\("clamp"\): the {source} source does not come to the end of its cases .* sandbox.wall_s'
+        with pytest.raises(ConfigError, match=told):
+            environment.task(TRAIN, 0)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -461,6 +472,8 @@ def test_a_bug_that_is_none_is_refused_with_its_name(tmp_path: Path, change: dic
         ({"testcases": [[1, 2]]}, "the case [1, 2] should be"),
         ({"testcases": [[[1], float("nan")]]}, "NaN or an infinity"),
         ({"raises": "TypeError"}, '"raises" should be a list'),
+        ({"listed": 3}, '"listed" is 3; it should be 0, 1 or 2'),
+        ({"listed": True}, '"listed" is True; it should be 0, 1 or 2'),
         ({"spec": ""}, '"spec" is ""'),
     ],
 )
@@ -471,6 +484,46 @@ def test_a_bad_line_is_refused_when_the_file_is_read(tmp_path: Path, change: dic
     without = {key: value for key, value in CLAMP.items() if key != "testcases"}
     with pytest.raises(ConfigError, match='"testcases" is missing'):
         Reproduce(source=bugs(tmp_path / "b.jsonl", without))
+
+
+def test_results_that_are_tuples_or_iterators_are_compared_as_lists(tmp_path: Path) -> None:
+    one = {
+        **HALF,
+        "name": "runs",
+        "entry_point": "runs",
+        "spec": "Yield the running sums.",
+        "buggy": "def runs(xs):\n    return (sum(xs[:i]) for i in range(len(xs)))",
+        "fixed": "def runs(xs):\n    return (sum(xs[:i + 1]) for i in range(len(xs)))",
+        "testcases": [[[[1, 2]], [1, 3]], [[[]], []]],
+        "raises": [],
+        "listed": 1,
+    }
+    two = {
+        **one,
+        "name": "pairs",
+        "entry_point": "pairs",
+        "buggy": "def pairs(xs):\n    return zip(xs, xs[2:])",
+        "fixed": "def pairs(xs):\n    return zip(xs, xs[1:])",
+        "testcases": [[[[1, 2, 3]], [[1, 2], [2, 3]]]],
+        "listed": 2,
+    }
+    environment = reproduce(source=bugs(tmp_path / "b.jsonl", one, two), held_out=0)
+    by_name = {t.extras["name"]: t for t in tasks(environment, 8) if t.extras["role"] == "testwriter"}
+    assert environment.gold(by_name["runs"]) == "assert list(runs([1, 2])) == [1, 3]\nassert list(runs([])) == []"
+    assert environment.gold(by_name["pairs"]) == "assert [list(row) for row in pairs([1, 2, 3])] == [[1, 2], [2, 3]]"
+    assert value(environment, by_name["runs"], "assert list(runs([1, 2])) == [1, 3]") == 1
+    assert value(environment, by_name["runs"], "assert list(runs([])) == []") == 0
+    assert value(environment, by_name["pairs"], environment.gold(by_name["pairs"])) == 1
+
+
+def test_bugs_of_one_fixed_source_are_held_out_together(tmp_path: Path) -> None:
+    lines = [{**pair, "name": f"{pair['name']} {i}"} for pair in (CLAMP, HALF) for i in range(4)]
+    environment = reproduce(source=bugs(tmp_path / "b.jsonl", *lines), held_out=0.1)
+    train, test = (
+        {t.extras["name"].partition(" ")[0] for t in tasks(environment, 16, s)} for s in (TRAIN, Split("test", 3))
+    )
+    assert len(train) == len(test) == 1
+    assert train != test
 
 
 def test_bugs_may_be_checked_while_an_event_loop_runs(tmp_path: Path) -> None:

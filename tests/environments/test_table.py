@@ -77,7 +77,7 @@ def test_closing_an_environment_that_holds_nothing_is_fine() -> None:
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     assert 'environment.name = "arithmetics" is unknown. Did you mean "arithmetic"?' in told("arithmetics")
-    assert "Known: arithmetic, file.py:ClassName, judge" in told("zzz")
+    assert "Known: arithmetic, file.py:ClassName, gymnasium, judge" in told("zzz")
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_a_bad_option_is_named_with_its_value_and_what_is_allowed(options: dict[
 
 
 def test_a_required_option_is_asked_for() -> None:
-    assert "environment.path is required (JSONL file" in told("questions")
+    assert "environment.path is required (JSONL, JSON, CSV" in told("questions")
     assert "environment.task is required (Name of the task" in told("reasoning_gym")
 
 

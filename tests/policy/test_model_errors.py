@@ -12,6 +12,7 @@ import torch
 from builders import tiny_policy
 from safetensors.torch import load_file, save_file
 
+from ratchet.config.schema import PolicySection
 from ratchet.core.errors import ConfigError, ModelError
 from ratchet.core.task import Message
 from ratchet.policy.policy import Policy, fingerprint
@@ -139,17 +140,48 @@ def test_a_chat_template_that_refuses_or_is_broken_is_a_config_error(folder: Pat
     [
         ({"model_type": "gpt2"}, 'model_type "gpt2" is not one this decoder computes'),
         ({"model_type": None}, "is not one this decoder computes"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, 'rope scaling "yarn"'),
-        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, 'rope scaling "linear"'),
-        ({"use_sliding_window": True, "sliding_window": 16}, "sliding-window attention"),
-        ({"attention_bias": True}, "a bias on the attention output"),
-        ({"mlp_bias": True}, "biases in the feed-forward layers"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 4.0}}, 'rope scaling "longrope"'),
+        ({"use_sliding_window": True, "sliding_window": 16, "max_window_layers": 1}, "attention of 16 tokens in some"),
+        ({"partial_rotary_factor": 0.5}, "a rotary embedding of 0.5 of each head"),
+        ({"quantization_config": {"bits": 4}}, "quantised weights"),
         ({"hidden_act": "gelu"}, 'activation "gelu"'),
     ],
 )
-def test_a_model_this_decoder_does_not_compute_is_refused(folder: Path, changes: dict[str, Any], told: str) -> None:
+def test_a_model_our_decoder_does_not_compute_is_refused_if_only_that_is_allowed(
+    folder: Path, changes: dict[str, Any], told: str
+) -> None:
     edit(folder / "config.json", lambda c: c.update(changes))
-    assert told in refusal(folder)
+    with pytest.raises(ModelError) as caught:
+        Policy.load(folder, asked=PolicySection(decoder="own"))
+    assert told in str(caught.value)
+    assert 'set policy.decoder = "auto"' in str(caught.value)
+
+
+def test_scaling_without_its_numbers_is_refused(folder: Path) -> None:
+    edit(folder / "config.json", lambda c: c.update(rope_scaling={"rope_type": "llama3", "factor": 4.0}))
+    assert "have no 'low_freq_factor'" in refusal(folder)
+
+
+def test_what_is_in_a_folder_that_is_no_model_is_told(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no model")
+    assert "It holds: notes.txt." in refusal(tmp_path)
+
+
+def test_pickled_weights_are_not_read(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    assert "whose form can run code when it is read" in refusal(folder)
+
+
+def test_a_token_whose_number_the_weights_do_not_have_is_refused(folder: Path) -> None:
+    # As many tokens as before, but one of them beyond the last row.
+    def move(content: dict[str, Any]) -> None:
+        vocabulary = content["model"]["vocab"]
+        vocabulary[max(vocabulary, key=lambda token: vocabulary[token])] = 500
+
+    edit(folder / "tokenizer.json", move)
+    told = refusal(folder)
+    assert "token number 500" in told
+    assert "They do not belong together" in told
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,15 @@ import json
 from pathlib import Path
 
 import pytest
+from borrowed import POND, need_sandbox
 from real_inputs import write_random_qwen2
 
+from ratchet.bugs.make import Wishes
+from ratchet.bugs.produce import Asked, make_bugs
 from ratchet.config.read import read_config
-from ratchet.core.errors import ConfigError
 from ratchet.core.task import Split
 from ratchet.environments.reproduce import Reproduce
 from ratchet.run.launch import train
-from ratchet.sandbox.choose import open_jails
 from ratchet.store.run_store import RunStore
 
 
@@ -35,7 +36,27 @@ def bugs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+class Silent:
+    """Hears how far the making of bugs is."""
+
+    def now(self, what: str, done: int, total: int, lines: int) -> None:
+        pass
+
+
 def test_two_steps_of_the_published_recipe_run_on_bugs_of_a_file(tmp_path: Path, bugs: Path) -> None:
+    run_two_steps(tmp_path, bugs, context=1024)
+
+
+@pytest.mark.slow
+def test_two_steps_run_on_bugs_made_out_of_a_package(tmp_path: Path) -> None:
+    need_sandbox()
+    bugs = tmp_path / "bugs.jsonl"
+    make_bugs(Asked(str(POND / "words.py"), bugs, Wishes(), timeout_s=0.4), Silent())
+    run_two_steps(tmp_path, bugs, context=8192)
+
+
+def run_two_steps(tmp_path: Path, bugs: Path, context: int) -> None:
+    need_sandbox()
     config = read_config(
         [
             "reproduce/kimi-dev",
@@ -46,7 +67,7 @@ def test_two_steps_of_the_published_recipe_run_on_bugs_of_a_file(tmp_path: Path,
             "run.name=kimi",
             "run.threads=1",
             "run.device=cpu",
-            "policy.context=1024",  # of 65,536
+            f"policy.context={context}",  # of 65,536
             "curriculum.problems=8",  # of 4,096
             "curriculum.attempts=2",  # of 16
             "curriculum.solved=0.0",  # a random model solves nothing: here every problem counts as solved
@@ -58,10 +79,6 @@ def test_two_steps_of_the_published_recipe_run_on_bugs_of_a_file(tmp_path: Path,
             "eval.every=0",
         ]
     )
-    try:
-        open_jails(config.sandbox).close()
-    except ConfigError as error:
-        pytest.skip(str(error))
     write_random_qwen2(tmp_path / "model", bugs.read_text(encoding="utf-8").splitlines())
     store = RunStore.open(train(config).folder)
     rows = store.metrics()

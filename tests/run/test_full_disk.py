@@ -81,7 +81,7 @@ class Disk:
 
 @pytest.fixture
 def disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Disk]:
-    monkeypatch.setattr("ratchet.run.finish.draw_run", lambda store: [])  # takes seconds
+    monkeypatch.setattr("ratchet.run.finish.draw_run", lambda store, remarks: [])  # takes seconds
     made = Disk(tmp_path / "disk")
     yield made
     made.close()

@@ -12,6 +12,8 @@ from ratchet.config.read import config_from_tree
 from ratchet.core.errors import ConfigError, ModelError
 from ratchet.policy.policy import Policy
 from ratchet.run.launch import train
+from ratchet.run.parts import fresh_policy, make_environment
+from ratchet.run.warm_start import warm_start_key
 from ratchet.store.run_store import RunStore
 
 
@@ -116,7 +118,7 @@ def test_a_tiny_judge_is_warm_started_trained_evaluated_and_reported(config) -> 
     assert [row["step"] for row in store.metrics()] == [0, 1]
     assert store.metrics()[0]["gate/logp_diff_max"] < 1e-4
     assert [e["kind"] for e in store.events()] == [
-        "start", "reward_probe", "checkpoint", "gate", "eval", "checkpoint", "finished",
+        "start", "reward_probe", "checkpoint", "model", "gate", "eval", "checkpoint", "finished",
     ]  # fmt: skip
     assert store.status()["state"] == "finished"
     assert (folder / "report.md").is_file()
@@ -133,3 +135,20 @@ def test_a_config_survives_its_run_folder(config) -> None:
 def test_a_demonstration_longer_than_the_model_can_hold_is_refused(config) -> None:
     with pytest.raises(ConfigError, match=r"Demonstration 0 has \d+ tokens.*holds 8. Raise policy.tiny.context"):
         train(config("warm_start.steps=1", "policy.tiny.context=8", "explore.max_tokens=2", "environment.prompt=3"))
+
+
+def test_a_warm_start_on_other_demonstrations_is_another_one_though_the_settings_are_the_same(
+    config, tmp_path: Path
+) -> None:
+    told, path = tmp_path / "told.txt", tmp_path / "mine.py"
+    source = (Path(__file__).parent / "letters.py").read_text()
+    path.write_text(
+        f"{source}\n\nclass Told(Letters):\n    def demonstration(self, task, rng):\n"
+        f"        return Path({str(told)!r}).read_text()\n"
+    )
+    asked = config(f"environment={{name='{path}:Told'}}", "warm_start.steps=1")
+    keys = []
+    for text in ("aei", "aie"):
+        told.write_text(text)
+        keys.append(warm_start_key(asked, fresh_policy(asked, make_environment(asked))))
+    assert keys[0] != keys[1]

@@ -46,7 +46,7 @@ import ratchet.charts.report, ratchet.cli.view, ratchet.run.finish, ratchet.run.
 import ratchet.policy.checkpoint, ratchet.run.checkpoint, torch._dynamo
 from ratchet.cli.main import main
 
-ratchet.run.finish.draw_run = lambda store: []  # seconds, each time
+ratchet.run.finish.draw_run = lambda store, remarks: []  # seconds, each time
 CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir")
 faulthandler.register(signal.SIGUSR1, all_threads=True, chain=False)  # where is it? asked right before a kill
 

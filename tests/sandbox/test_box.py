@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
+import sys
+import venv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -165,3 +169,28 @@ def test_a_container_gets_every_limit_and_no_network() -> None:
         assert part in line
     assert words[-2:] == ["pytest", "-q"]
     assert os.fspath("image:1") in words
+
+
+@pytest.mark.parametrize("box", ["bubblewrap", "linux"])
+def test_packages_of_a_virtual_environment_in_the_scratch_folders_place_are_seen(box: str) -> None:
+    why_not = {"bubblewrap": bubblewrap.why_not, "linux": linux.why_not}[box]()
+    if why_not:
+        pytest.skip(why_not)
+    program = f"""
+import asyncio, sys
+from ratchet.config.schema import SandboxSection
+from ratchet.sandbox.box import Limits
+from ratchet.sandbox.choose import open_box
+box = open_box(SandboxSection(backend={box!r}))
+result = asyncio.run(box.run({{}}, ["python3", "-c", "import lies_there; print(lies_there.__file__)"], Limits()))
+box.close()
+print(result.output)
+"""
+    with TemporaryDirectory(dir="/tmp") as folder:
+        venv.create(f"{folder}/environment", symlinks=True, with_pip=False)
+        (site,) = Path(folder).glob("environment/lib/python3*/site-packages")
+        (site / "lies_there.py").write_text("")
+        (site / "ours.pth").write_text("\n".join(sys.path))
+        done = subprocess.run([f"{folder}/environment/bin/python", "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip().endswith("lies_there.py"), done.stderr
+    assert not done.stdout.startswith("/tmp")

@@ -9,7 +9,7 @@ const ACTS = {
   go_on: { label: "Go on", sure: "The run goes on with its next step." },
   checkpoint: { label: "Checkpoint now", sure: "A checkpoint is written before the next step." },
   stop: { label: "Stop", sure: "The step in progress is finished, a checkpoint is written, and the process ends. Go on later with: ratchet resume", bad: true },
-  roll_back: { label: "Roll back …", sure: "If the run is going on, it stops. When it is resumed, it goes on from the checkpoint you choose; newer checkpoints are put aside, not removed.", bad: true },
+  roll_back: { label: "Roll back …", sure: "The run goes on from the checkpoint you choose. Steps after it count no longer, and their checkpoints are removed; their numbers stay in the files.", bad: true },
   note: { label: "Note …", sure: "The sentence becomes an event of the run, at the step it is at." },
 };
 
@@ -23,7 +23,7 @@ export function actMenu(run) {
 function confirm(run, act) {
   const words = h("textarea", { rows: 3, "aria-label": "Note", maxlength: 2000, required: true });
   const steps = h("select", { "aria-label": "Checkpoint" }, [...run.checkpoints].reverse().map((step) => h("option", { value: step }, `after ${step} steps`)));
-  const again = act === "roll_back" ? h("p", {}, "Then: ", h("code", {}, "ratchet resume RUN")) : null;
+  const again = act !== "roll_back" ? null : h("p", {}, run.acts.includes("stop") ? "It is done after the step in progress." : ["It is done when you resume the run: ", h("code", {}, "ratchet resume RUN")]);
   const dialog = h("dialog", { class: "small" }, h("form", { method: "dialog", onsubmit: () => send(run, act, steps, words) },
     h("h2", {}, ACTS[act].label.replace(" …", "")), h("p", { class: "muted" }, safe(run.name)), h("p", {}, ACTS[act].sure), again,
     act === "note" ? words : null, act === "roll_back" ? steps : null,

@@ -6,7 +6,7 @@ import { choice, fill, h, later, notice, segments } from "./dom.js";
 import { counted, quantity, safe, told } from "./text.js";
 
 const DRAWN = { checkpoint: false, eval: false, start: false, gate: false, reward_probe: false, sandbox: false };
-const TONES = { failed: "--bad", crashed: "--bad", resume: "--accent", config_changed: "--warn", note: "--violet", act: "--violet", rolled_back: "--warn", damaged_checkpoint: "--bad" };
+const TONES = { failed: "--bad", crashed: "--bad", resume: "--accent", config_changed: "--warn", note: "--violet", act: "--violet", rollback: "--warn", turned_back: "--accent", guard: "--warn", damaged_checkpoint: "--bad" };
 const MOST_EVENTS = 40; // of one kind; more lines than this hide the curve, and the tab of events has them all
 const how = { axis: "step", smooth: "auto", log: false, words: "", closed: new Set(["Counts and costs", "Time and memory"]) };
 
@@ -17,7 +17,8 @@ export async function chartsTab(panel, first) {
   const charts = new Map(); // what is drawn: key -> {chart, names, panel}
   const waiting = new Set();
   const figure = h("div", { class: "figure" }), groups = h("div", {});
-  if (!run.axes.some((axis) => axis.name === how.axis)) how.axis = "step";
+  const has = (name) => run.axes.some((axis) => axis.name === name);
+  if (!how.chosen || !has(how.axis)) how.axis = has(run.figure_x) ? run.figure_x : "step";
 
   const sight = new IntersectionObserver((entries) => {
     for (const entry of entries) {
@@ -119,7 +120,7 @@ export async function chartsTab(panel, first) {
   const reset = h("button", { type: "button", class: "plain", hidden: true, onclick: () => zoom(link, null, null) }, "Show all");
   const tools = h("div", { class: "tools sticky" },
     h("input", { type: "search", placeholder: "Find a metric", "aria-label": "Find a metric", value: how.words, oninput: later((event) => { how.words = event.target.value; redraw(); }, 200) }),
-    segments("x axis", run.axes.map((axis) => ({ value: axis.name, label: axis.name })), how.axis, (value) => { how.axis = value; zoom(link, null, null); redraw(); }),
+    segments("x axis", run.axes.map((axis) => ({ value: axis.name, label: axis.name })), how.axis, (value) => { [how.axis, how.chosen] = [value, true]; zoom(link, null, null); redraw(); }),
     choice("Smoothing", [["auto", "auto"], ["off", "off"], ...(exported ? [] : [["5", "5 steps"], ["11", "11 steps"], ["25", "25 steps"], ["51", "51 steps"], ["101", "101 steps"]])].map(([value, label]) => ({ value, label })), how.smooth, (value) => { how.smooth = value; stale(); }),
     segments("y scale", [{ value: false, label: "linear" }, { value: true, label: "log" }], how.log, (value) => { how.log = value; for (const held of charts.values()) held.chart.set({ log: value }); }),
     reset, h("span", { class: "hint keys" }, "Drag to zoom, Shift-drag to pan, double click for all. With the keyboard: arrows, +, −, 0."));

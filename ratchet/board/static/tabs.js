@@ -61,6 +61,7 @@ function card(found, run) {
     h("p", { class: "muted" }, [found.rule, found.metric, span].filter(Boolean).map(safe).join(" · ")),
     found.causes.length ? [h("h3", {}, "Likely causes"), h("ol", {}, found.causes.map((c) => h("li", {}, safe(c.text), c.evidence.length ? h("ul", { class: "evidence" }, c.evidence.map((e) => h("li", {}, safe(e)))) : null)))] : null,
     list("Check", found.check), list("Change", found.change),
+    found.sources.length ? h("p", { class: "muted" }, "Source: ", safe(found.sources.join("; "))) : null,
     found.rollouts.length ? h("p", {}, "Rollouts that show it: ", found.rollouts.map((name) => { const [step, task, attempt] = name.split(":"); return [h("a", { href: `#/run/${run.id}/rollouts/${step}/${task}/${attempt}` }, safe(name)), " "]; })) : null);
 }
 

@@ -60,25 +60,6 @@ def view(run: Path, name: str | None, clock: Literal["seconds", "steps"], out: P
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--metric", "metrics", multiple=True, help="Metric to draw; several are allowed.")
-@click.option(
-    "--x", default="step", show_default=True, type=click.Choice(["step", "rollouts", "tokens", "flops", "time"])
-)
-@click.option("--out", type=click.Path(path_type=Path), default=None, help="File to write; PNG and SVG are made.")
-def chart(runs: tuple[Path, ...], metrics: tuple[str, ...], x: str, out: Path | None) -> None:
-    """Draw metrics of one or more RUNS.
-
-    Without --metric, the study's own figure.
-    """
-    from ratchet.cli.look import chart_files
-    from ratchet.store.run_store import RunStore
-
-    for path in chart_files([RunStore.open(run) for run in runs], metrics, x, out):
-        click.echo(path)
-
-
-@click.command()
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--metric",
     "metrics",
@@ -141,3 +122,36 @@ def logs(paths: tuple[Path, ...], form: str, framework: str, run: str | None, me
     for log in read:
         if (objection := log.objection()) is not None:
             raise objection
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--format", "form", default="auto", help="Form of the log, such as console or csv; found out unless given."
+)
+@click.option("--framework", default="auto", help="Who wrote it, such as verl or trl; found out unless given.")
+@click.option("--run", default=None, help="Which run, where a file or folder holds several.")
+@click.option("--merge", is_flag=True, help="PATHS are files of one run; else each is a run of its own.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(paths: tuple[Path, ...], form: str, framework: str, run: str | None, merge: bool, as_json: bool) -> None:
+    """Say what went wrong in runs, and why: PATHS
+
+    Run folders, or logs of any framework that `ratchet logs` reads. Each finding has its steps and numbers, likely
+    causes with what in the log speaks for them, and what to check and to change. The exit code says the worst: 0
+    nothing or information, 3 a warning, 4 an error; 2 if a log cannot be used.
+    """
+    import json
+    import sys
+
+    from ratchet.cli.doctor import doctor_text, doctor_tree, exit_code, findings_of
+    from ratchet.logs.read import read_log
+
+    asked = [paths] if merge else [(path,) for path in paths]
+    logs = [read_log(some, format=form, framework=framework, run=run) for some in asked]
+    found = [findings_of(log) for log in logs]
+    if as_json:
+        trees = [doctor_tree(log, some) for log, some in zip(logs, found, strict=True)]
+        click.echo(json.dumps(trees if len(trees) > 1 else trees[0], indent=2))
+    else:
+        click.echo("\n\n\n".join(doctor_text(log, some) for log, some in zip(logs, found, strict=True)))
+    sys.exit(max(exit_code(some) for some in found))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -85,14 +86,49 @@ def selfplay(run: Path, step: int | None, tasks: int, size: int, as_json: bool, 
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--step", type=int, default=None, help="Checkpoint to export; the last one unless given.")
-def export(run: Path, folder: Path, step: int | None) -> None:
+@click.option(
+    "--dtype",
+    default="float32",
+    show_default=True,
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Type of the weights written; bfloat16 is half as large and rounds.",
+)
+def export(run: Path, folder: Path, step: int | None, dtype: Literal["float32", "bfloat16"]) -> None:
     """Write a checkpoint as a Hugging Face model.
 
-    A checkpoint of RUN goes to FOLDER, which transformers can load.
+    A checkpoint of RUN goes to FOLDER, which transformers can load. An adapter is merged into the weights.
     """
     from ratchet.store.run_store import RunStore
 
     RunStore.open(run)
     from ratchet.cli.export import export_model
 
-    click.echo(export_model(run, folder, step))
+    click.echo(export_model(run, folder, step, dtype))
+
+
+@click.command()
+@click.argument("source", metavar="RUN|MODEL", type=click.Path(path_type=Path))
+@click.option("--step", type=int, default=None, help="Checkpoint of RUN to serve; the last one unless given.")
+@click.option("--name", default="", help="What clients call the model; the folder's name unless given.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option(
+    "--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Port; 0 takes a free one."
+)
+@click.option("--context", default=0, type=click.IntRange(min=0), help="Most tokens of prompt and answer together.")
+@click.option("--rows", default=64, show_default=True, type=click.IntRange(min=1), help="Answers in one batch.")
+@click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda"]))
+@click.option("--dtype", default="float32", show_default=True, type=click.Choice(["float32", "bfloat16"]))
+@click.option("--max-tokens", default=0, type=click.IntRange(min=0), help="Most new tokens of an answer.")
+@click.option("--max-seconds", default=600.0, show_default=True, type=click.FloatRange(min=0, min_open=True))
+@click.option("--per-minute", default=6000, show_default=True, type=click.IntRange(min=1), help="Requests of a client.")
+@click.option("--at-once", default=256, show_default=True, type=click.IntRange(min=1), help="Requests at once, of all.")
+@click.option("--max-body", default=4 << 20, show_default=True, type=click.IntRange(min=1), help="Bytes of a request.")
+def serve(source: Path, **options: object) -> None:
+    """Serve a model over OpenAI's API: RUN|MODEL
+
+    A checkpoint of RUN, or a Hugging Face folder, answers chat completions (tools and streams too) and completions
+    until Ctrl-C. On another address than this machine's own, clients need the token in RATCHET_SERVE_TOKEN as API key.
+    """
+    from ratchet.cli.serve import Asked, serve_model
+
+    serve_model(Asked(source=source, **options))  # type: ignore[arg-type]  # click has checked them

@@ -15,6 +15,7 @@ from ratchet.core.metric.data import DATA
 from ratchet.core.metric.entry import Better, Metric
 from ratchet.core.metric.learning import AGREEMENT, LENGTH, LOSS, OPTIMISER, REWARD, SIGNAL
 from ratchet.core.metric.running import COUNTS, EVALUATION, TIME
+from ratchet.core.metric.team import TEAM
 
 SECTIONS: Mapping[str, tuple[Metric, ...]] = {
     "Reward": REWARD,
@@ -24,6 +25,7 @@ SECTIONS: Mapping[str, tuple[Metric, ...]] = {
     "Sampler and trainer": AGREEMENT,
     "Optimiser": OPTIMISER,
     "Stale data, baselines, critics": DATA,
+    "Teams of agents": TEAM,
     "Counts and costs": COUNTS,
     "Time and memory": TIME,
     "Evaluation": EVALUATION,

@@ -202,6 +202,15 @@ TIME = (
         "0 is normal here with sync.offset above 0, because the parts overlap and need not wait",
     ),
     Metric(
+        "loggers/failed",
+        "Failures of the loggers in log.to since the run began or went on; written only if there are any loggers.",
+        "calls of a logger that raised",
+        "failures",
+        "0; the reasons are in the events logger_failed",
+        "0 means that every logger got everything",
+        Better.LOWER,
+    ),
+    Metric(
         "mem/rss_bytes",
         "Memory the process holds.",
         "resident set size at the end of the step",

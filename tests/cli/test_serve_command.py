@@ -1,0 +1,44 @@
+"""What `ratchet serve` refuses before it listens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ratchet.cli.main import main
+from ratchet.cli.serve import hosts_of, is_own, token_for
+from ratchet.core.errors import ConfigError
+
+pytest.importorskip("uvicorn")
+
+
+def test_another_address_than_ones_own_needs_a_token_of_some_length(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("RATCHET_SERVE_TOKEN", raising=False)
+    asked = CliRunner().invoke(main, ["serve", str(tmp_path), "--host", "0.0.0.0"])
+    assert (asked.exit_code, "a token is required. Set RATCHET_SERVE_TOKEN" in asked.output) == (2, True)
+    monkeypatch.setenv("RATCHET_SERVE_TOKEN", "short")
+    with pytest.raises(ConfigError, match="fewer than 16"):
+        token_for("0.0.0.0")
+    monkeypatch.setenv("RATCHET_SERVE_TOKEN", "a-long-random-token")
+    assert token_for("0.0.0.0") == "a-long-random-token"
+
+
+def test_only_loopback_counts_as_ones_own() -> None:
+    assert [is_own(host) for host in ("127.0.0.1", "localhost", "::1", "0.0.0.0", "192.168.0.4", "example.org")] == [
+        True, True, True, False, False, False,
+    ]  # fmt: skip
+    assert "*" not in hosts_of("127.0.0.1")
+
+
+def test_a_folder_that_is_no_model_is_a_sentence(tmp_path: Path) -> None:
+    for words, said in [
+        ([str(tmp_path / "none")], "there is no such folder"),
+        ([str(tmp_path), "--step", "3"], "is no run folder"),
+    ]:
+        result = CliRunner().invoke(main, ["serve", *words, "--port", "0"])
+        assert (result.exit_code, "Traceback" in result.output) == (2, False)
+        assert said in result.output
