@@ -116,7 +116,8 @@ class Index:
             words = "SELECT rowid AS at FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT ?"
             inner, given = (words, [match]) if match else ("SELECT id AS at FROM rollouts ORDER BY id DESC LIMIT ?", [])
             if bounds:
-                narrowed = f"SELECT at FROM ({inner}) JOIN rollouts INDEXED BY narrow ON id = at {bounds} ORDER BY at DESC LIMIT ?"
+                joined = f"({inner}) JOIN rollouts INDEXED BY narrow ON id = at"
+                narrowed = f"SELECT at FROM {joined} {bounds} ORDER BY at DESC LIMIT ?"
                 found = base.execute(narrowed, (*given, LOOKED_AT, *values, COUNTED)).fetchall()
             else:
                 found = base.execute(inner, (*given, COUNTED)).fetchall()

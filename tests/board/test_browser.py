@@ -246,7 +246,7 @@ def test_every_button_becomes_an_event_of_a_run_that_trains(folder: Path, tmp_pa
             wait(lambda: events("turned_back") or any("refused" in e for e in events("act")))
             act("Stop").locator("button:has-text('Cancel')").click()  # nothing is asked without a confirmation
             act("Stop").locator(".primary").click()
-            until(page, "document.querySelector('.head .badge').textContent.includes('stopped')")
+            until(page, "document.querySelector('.head').textContent.includes('stopped')")
         assert [e["act"] for e in events("act")] == ["note", "checkpoint", "pause", "go_on", "roll_back", "stop"]
         assert events("act")[0]["text"] == "<b>seen</b>"
         assert [e["to"] for e in events("rollback")] == [back]
