@@ -2,6 +2,9 @@
 
     python bench/board.py                      search and curves, on this machine's processor
     python bench/board.py --browser            first paint, pan and zoom with 20 charts, in Chromium
+    python bench/board.py --all --out bench/results/board.md
+
+The server of the page is a process of its own, as it is for people.
 
 Texts are drawn from a vocabulary with Zipf's frequencies, so that there are common and rare words, as in real ones.
 Prints wall time and, beside it, the processor's own: on a machine that does other work they differ.
@@ -11,13 +14,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
-import socket
+import subprocess
+import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable
-from contextlib import closing
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +48,15 @@ SEARCHES = (
     ("no such word", Query("nowhere")),
     ("a common word, reward at least 0.999", Query("w3", low=0.999)),
 )
+
+
+TOLD: list[str] = []
+
+
+def say(line: str) -> None:
+    """Print a line, and keep it for the record."""
+    print(line, flush=True)
+    TOLD.append(line)
 
 
 def timed(work: Callable[[], object], times: int = 5) -> tuple[float, float]:
@@ -80,13 +94,13 @@ def search(folder: Path, rollouts: int, words: int) -> None:
     store = RunStore.create(folder / "run", CONFIG, {}, {})
     seconds = fill(store.folder / FILE, rollouts, words)
     size = (store.folder / FILE).stat().st_size / 1e6
-    print(f"index of {rollouts:,} rollouts of {words} words: {seconds:.0f} s of the processor, {size:.0f} MB")
+    say(f"index of {rollouts:,} rollouts of {words} words: {seconds:.0f} s of the processor, {size:.0f} MB")
     index = Index(store)
     for name, query in SEARCHES:
         first = index.search(query)
         wall, busy = timed(lambda query=query: index.search(query))
         found = f"{first['count']:,}{' or more' if first['capped'] else ''}"
-        print(f"  {name:<40} {wall:8.1f} ms  ({busy:.1f} ms busy), {found} found")
+        say(f"  {name:<40} {wall:8.1f} ms  ({busy:.1f} ms busy), {found} found")
 
 
 def long_run(folder: Path, steps: int, series: int) -> RunStore:
@@ -108,14 +122,14 @@ def curves(folder: Path, steps: int, series: int) -> None:
     a, b = time.perf_counter(), time.process_time()
     board.library.refresh(force=True)
     read = f"{time.perf_counter() - a:.2f} s ({time.process_time() - b:.2f} s busy)"
-    print(f"run of {steps:,} steps with {series} series: read in {read}, once, when the board starts")
+    say(f"run of {steps:,} steps with {series} series: read in {read}, once, when the board starts")
     id_ = next(iter(board.library.records()))
     names = [f"env/m{j:02d}" for j in range(series)]
     wall, busy = timed(lambda: board.series(id_, names, points=900))
-    print(f"  {series} curves thinned to 900 points: {wall:.0f} ms ({busy:.0f} ms busy)")
+    say(f"  {series} curves thinned to 900 points: {wall:.0f} ms ({busy:.0f} ms busy)")
     near = {"points": 900, "low": 0.4 * steps, "high": 0.5 * steps}
     wall, busy = timed(lambda: board.series(id_, names, **near))
-    print(f"  the same, zoomed to a tenth:        {wall:.0f} ms ({busy:.0f} ms busy)")
+    say(f"  the same, zoomed to a tenth:        {wall:.0f} ms ({busy:.0f} ms busy)")
     board.close()
 
 
@@ -137,35 +151,53 @@ FRAMES = """async ([kind, seconds]) => {
 }"""
 
 
+MARKS = """new MutationObserver(() => {
+  const count = document.querySelectorAll('.chart canvas').length, drawn = globalThis.drawn = globalThis.drawn || {};
+  if (count >= 1 && !drawn.first) drawn.first = performance.now();
+  if (count >= 20 && !drawn.twenty) drawn.twenty = performance.now();
+}).observe(document, { subtree: true, childList: true });"""
+
+
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder from another process; yield the address of its only run's charts once it answers."""
+    command = [sys.executable, "-uc", "from ratchet.cli.main import main; main()", "board", str(folder), "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        address = process.stdout.readline().split()[-1]
+        with urllib.request.urlopen(f"{address}api/runs", timeout=120) as answer:
+            id_ = json.load(answer)["runs"][0]["id"]
+        yield f"{address}#/run/{id_}/charts"
+    finally:
+        process.terminate()
+        process.wait()
+
+
 def browser(folder: Path, steps: int, series: int, chromium: str, seconds: float) -> None:
-    """Measure the page: first paint of the charts, and the frames while all of them pan and zoom."""
-    import uvicorn
+    """Measure the page: when it and its charts are there, and the frames while all of them pan and zoom."""
     from playwright.sync_api import sync_playwright
 
-    from ratchet.board.server import make_app
-
     store = long_run(folder, steps, series)
-    board = Board(store.folder.parent)
-    board.library.refresh(force=True)
-    id_ = next(iter(board.library.records()))
-    listener = socket.socket()
-    listener.bind(("127.0.0.1", 0))
-    listener.listen(128)
-    app = make_app(board, leaving=lambda: server.should_exit)
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3))
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_playwright() as play:
+    with served(store.folder.parent) as address, sync_playwright() as play:
         chrome = play.chromium.launch(executable_path=chromium, args=flags)
-        page = chrome.new_page(viewport={"width": 1280, "height": 2400})
-        begun = time.perf_counter()
-        page.goto(f"http://127.0.0.1:{listener.getsockname()[1]}/#/run/{id_}/charts")
-        while page.evaluate("document.querySelectorAll('.chart canvas').length") < 20:
-            page.wait_for_timeout(20)
-        paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
-        print(f"page with {page.locator('.chart canvas').count()} charts of {steps:,} points, 1280 x 2400:")
-        print(f"  first contentful paint {paint:.0f} ms; all charts drawn after {time.perf_counter() - begun:.2f} s")
+        for visit in ("first", "second", "third"):
+            page = chrome.new_page(viewport={"width": 1280, "height": 2400})
+            page.add_init_script(MARKS)
+            page.goto(address)
+            while not page.evaluate("globalThis.drawn?.twenty"):
+                page.wait_for_timeout(300)
+            paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0]?.startTime")
+            drawn = page.evaluate("globalThis.drawn")
+            say(
+                f"page with {page.locator('.chart canvas').count()} charts of {steps:,} points, 1280 x 2400, {visit} "
+                f"visit: first contentful paint {paint:.0f} ms, first chart {drawn['first']:.0f} ms, twenty charts "
+                f"{drawn['twenty']:.0f} ms"
+            )
+            if visit != "third":
+                page.close()
+        page.wait_for_timeout(3000)  # the diagnosis of so long a run is done
         counters = page.context.new_cdp_session(page)
         counters.send("Performance.enable", {"timeDomain": "threadTicks"})
         for kind in ("pan", "zoom"):
@@ -173,13 +205,11 @@ def browser(folder: Path, steps: int, series: int, chromium: str, seconds: float
             got = page.evaluate(FRAMES, [kind, seconds])
             each = 1000 * (busy_of(counters) - before) / max(1, got["frames"])
             usual, slow = 1000 / got["median"], 1000 / got["worst"]
-            print(
+            say(
                 f"  {kind}: {usual:.0f} frames a second (median), {slow:.0f} (slowest 5 %); "
                 f"the page's thread was busy for {each:.1f} ms a frame"
             )
         chrome.close()
-    server.should_exit = True
-    thread.join()
 
 
 def busy_of(counters: CDPSession) -> float:
@@ -197,13 +227,20 @@ def main() -> None:
     asked.add_argument("--browser", action="store_true")
     asked.add_argument("--seconds", type=float, default=3.0, help="how long to pan, and to zoom")
     asked.add_argument("--chromium", default=shutil.which("chromium") or "chromium")
+    asked.add_argument("--all", action="store_true", help="everything, one after the other")
+    asked.add_argument("--out", type=Path, help="write what was measured into this file too")
     a = asked.parse_args()
+    say(f"{os.cpu_count()} cores, load before {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as name:
-        if a.browser:
-            browser(Path(name), a.steps, a.series, a.chromium, a.seconds)
-            return
-        curves(Path(name), a.steps, a.series)
-        search(Path(name), a.rollouts, a.words)
+        if a.browser or a.all:
+            browser(Path(name) / "page", a.steps, a.series, a.chromium, a.seconds)
+        if a.all or not a.browser:
+            curves(Path(name) / "curves", a.steps, a.series)
+            search(Path(name), a.rollouts, a.words)
+    say(f"load after {os.getloadavg()[0]:.1f}")
+    if a.out is not None:
+        text = "\n".join(TOLD)
+        a.out.write_text(f"# Board\n\n`python bench/board.py --all`\n\n```\n{text}\n```\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -22,12 +22,12 @@ from ratchet.core.errors import ConfigError
 from ratchet.store.run_store import Row, RunStore
 
 FILE = "board.sqlite"
-LAYOUT = 1
+LAYOUT = 2
 """Raised when the tables change; an index of another layout is built anew."""
 MOST_HITS = 100
-COUNTED = 10_000
-"""Hits beyond this are not counted: "10,000 or more" is as good an answer, and quick."""
-LOOKED_AT = 100_000
+COUNTED = 1_000
+"""Hits beyond this are not counted: "1,000 or more" is as good an answer, and quick."""
+LOOKED_AT = 30_000
 """Attempts that bounds on reward, status or step are held against, newest first: reading more takes too long."""
 WORDS, QUOTE = re.compile(r'"([^"]+)"|([^\s"]+)'), '"'
 SNIPPET = 30
@@ -39,6 +39,7 @@ CREATE TABLE rollouts (
     tokens INTEGER, text TEXT, prompt TEXT
 );
 CREATE INDEX of_step ON rollouts (step);
+CREATE INDEX narrow ON rollouts (id, reward, status, step); -- what bounds ask, without the pages of texts
 CREATE INDEX of_task ON rollouts (task_id, step);
 CREATE VIRTUAL TABLE words USING fts5 (
     text, prompt, content='rollouts', content_rowid='id', tokenize='unicode61 remove_diacritics 2'
@@ -115,7 +116,8 @@ class Index:
             words = "SELECT rowid AS at FROM words WHERE words MATCH ? ORDER BY rowid DESC LIMIT ?"
             inner, given = (words, [match]) if match else ("SELECT id AS at FROM rollouts ORDER BY id DESC LIMIT ?", [])
             if bounds:
-                narrowed = f"SELECT at FROM ({inner}) JOIN rollouts ON id = at {bounds} ORDER BY at DESC LIMIT ?"
+                joined = f"({inner}) JOIN rollouts INDEXED BY narrow ON id = at"
+                narrowed = f"SELECT at FROM {joined} {bounds} ORDER BY at DESC LIMIT ?"
                 found = base.execute(narrowed, (*given, LOOKED_AT, *values, COUNTED)).fetchall()
             else:
                 found = base.execute(inner, (*given, COUNTED)).fetchall()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 import uvicorn
 from boards import HOSTILE, MakeRun, made_group, row
 
@@ -18,8 +21,11 @@ from ratchet.board.board import Board
 from ratchet.board.export import write_export
 from ratchet.board.finding import Finding
 from ratchet.board.server import make_app
+from ratchet.store.run_store import RunStore
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: pip install playwright")
+sync_api = pytest.importorskip(
+    "playwright.sync_api", reason="Playwright is not installed: pip install 'ratchet[browser]'"
+)
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = [
     pytest.mark.slow,
@@ -183,6 +189,89 @@ def test_fifty_runs_fit_and_can_be_read_in_both_themes(
         page.wait_for_selector(".figure canvas")
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate(CONTRAST) == []
+    board.close()
+
+
+LETTERS = Path(__file__).parents[1] / "run" / "letters.py"
+TINY = {"hidden": 16, "layers": 1, "query_heads": 1, "key_heads": 1, "head_size": 16, "intermediate": 16, "context": 24}
+
+
+@pytest.mark.timeout(600)
+def test_every_button_becomes_an_event_of_a_run_that_trains(folder: Path, tmp_path: Path, page: Any) -> None:
+    tree = {
+        "run": {"threads": 1, "device": "cpu", "name": "live", "folder": str(folder)},
+        "environment": {"name": f"{LETTERS}:Letters"},
+        "policy": {"tiny": TINY},
+        "explore": {"prompts_per_step": 4, "samples_per_prompt": 3, "max_tokens": 6},
+        "algorithm": {"name": "grpo"},
+        "train": {"steps": 3_000},
+        "record": {"checkpoint_every": 5},
+        "warm_start": {"cache": str(tmp_path / "cache")},
+    }
+    (tmp_path / "live.toml").write_text(tomli_w.dumps(tree))
+    command = "from ratchet.cli.main import main; main()"
+    process = subprocess.Popen([sys.executable, "-c", command, "train", str(tmp_path / "live.toml"), "--plain"])
+    board, store = Board(folder), RunStore(folder / "live")
+
+    def events(kind: str) -> list[dict[str, Any]]:
+        return [e for e in store.events() if e["kind"] == kind]
+
+    def wait(there: Any) -> None:
+        waited = 0
+        while not there():
+            assert waited < PATIENCE_MS
+            page.wait_for_timeout(100)
+            waited += 100
+
+    def act(label: str) -> Any:
+        page.locator(".menu summary").click()
+        page.locator(".menu button", has_text=label).click()
+        return page.locator("dialog")
+
+    try:
+        wait(lambda: (folder / "live" / "metrics.jsonl").is_file() and len(store.metrics()) > 20)
+        with served(board) as address:
+            page.goto(f"{address}#/run/{id_of(board, 'live')}/charts")
+            page.wait_for_selector(".figure canvas")
+            act("Note").locator("textarea").fill("<b>seen</b>")
+            page.locator("dialog .primary").click()
+            act("Checkpoint").locator(".primary").click()
+            act("Pause").locator(".primary").click()
+            until(page, "document.querySelector('.head').textContent.includes('paused')")
+            act("Go on").locator(".primary").click()
+            until(page, "!document.querySelector('.head').textContent.includes('paused')")
+            back = sorted(int(p.name[5:]) for p in (folder / "live" / "checkpoints").glob("step_*"))[-1]
+            act("Roll back").locator("select").select_option(str(back))
+            page.locator("dialog .primary").click()
+            wait(lambda: events("turned_back") or any("refused" in e for e in events("act")))
+            act("Stop").locator("button:has-text('Cancel')").click()  # nothing is asked without a confirmation
+            act("Stop").locator(".primary").click()
+            until(page, "document.querySelector('.head').textContent.includes('stopped')")
+        assert [e["act"] for e in events("act")] == ["note", "checkpoint", "pause", "go_on", "roll_back", "stop"]
+        assert events("act")[0]["text"] == "<b>seen</b>"
+        assert [e["to"] for e in events("rollback")] == [back]
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
+        board.close()
+
+
+def test_brushing_the_coordinates_keeps_the_runs_that_pass(make_run: MakeRun, folder: Path, page: Any) -> None:
+    for i, rate in enumerate((1e-4, 1e-3, 1e-2)):
+        make_run(f"sweep/{i}", 4, lr=rate)
+    board = Board(folder)
+    with served(board) as address:
+        page.goto(f"{address}#/compare")
+        page.wait_for_selector(".parallel .strip")
+        page.locator(".parallel .strip").first.focus()
+        page.keyboard.press("ArrowUp")
+        until(page, "document.querySelectorAll('.parallel .run.out').length > 0")
+        kept = page.evaluate("document.querySelectorAll('.parallel .run:not(.out)').length")
+        assert 0 < kept < 3
+        assert f"{kept} run" in page.locator(".parallel + p").inner_text()
+        page.keyboard.press("Escape")
+        until(page, "document.querySelectorAll('.parallel .run.out').length === 0")
     board.close()
 
 

@@ -156,13 +156,18 @@ export function makeChart(spec, link) {
     ctx.save();
     for (const event of spec.events || []) {
       const x = u.valToPos(event.at, "x", true);
-      if (x < bbox.left - 1 || x > bbox.left + bbox.width + 1) continue;
+      const end = event.to === undefined ? x : u.valToPos(event.to, "x", true);
+      if (end < bbox.left - 1 || x > bbox.left + bbox.width + 1) continue;
       ctx.strokeStyle = ctx.fillStyle = css(event.tone || "--muted");
       if (event.to !== undefined) {
-        ctx.globalAlpha = 0.1;
-        ctx.fillRect(x, bbox.top, Math.max(2 * ratio, Math.min(u.valToPos(event.to, "x", true), bbox.left + bbox.width) - x), bbox.height);
+        const from = Math.max(x, bbox.left), wide = Math.max(2 * ratio, Math.min(end, bbox.left + bbox.width) - from);
+        ctx.globalAlpha = event.wash ? 0.9 : 0.3;
+        ctx.fillRect(from, bbox.top - ratio, wide, 2.5 * ratio); // a bar on top says how long; a faint wash, that it is no mere information
+        ctx.globalAlpha = event.wash ? 0.06 : 0;
+        ctx.fillRect(from, bbox.top, wide, bbox.height);
         ctx.globalAlpha = 1;
       }
+      if (x < bbox.left - 1) continue; // it began before what is in sight
       ctx.lineWidth = ratio;
       ctx.setLineDash([3 * ratio, 3 * ratio]);
       ctx.beginPath();

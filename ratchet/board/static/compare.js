@@ -31,7 +31,9 @@ export async function comparePage(main) {
     fill(main, h("div", { class: "empty" }, h("h1", {}, "Nothing to compare"), h("p", {}, "Choose runs in the ", h("a", { href: "#/" }, "list"), ", then Compare.")));
     return { changed() {}, leave() {} };
   }
-  const off = new Set();
+  const off = new Set(); // labels that were switched off in the legend
+  const brushes = new Map();
+  let kept = null; // ids that pass the brushes of the parallel coordinates; null for all
   const link = linked();
   const tools = h("div", { class: "tools sticky" }), legend = h("div", { class: "legend runs" }), charts = h("div", { class: "grid wide" }), below = h("div", {});
   fill(main, h("div", { class: "title" }, h("h1", {}, "Compare"), h("span", { class: "muted" }, counted(ids.length, "run"))), tools, legend, charts, below);
@@ -59,6 +61,7 @@ export async function comparePage(main) {
     const names = new Map(data.runs.map((run) => [run.id, run.name]));
     const labels = [...new Set(data.charts.flatMap((c) => c.lines.map((line) => line.label)))];
     const title = (label) => safe(names.get(label) || label);
+    kept = null;
     for (const chart of held) chart.remove();
     fill(legend, labels.map((label, i) => h("button", { type: "button", class: "chip", "aria-pressed": String(!off.has(label)), onclick: () => { off.has(label) ? off.delete(label) : off.add(label); draw(data); } }, stroke(i), title(label))));
     held = data.charts.map((chart) => {
@@ -69,24 +72,25 @@ export async function comparePage(main) {
       return made;
     });
     fill(charts, held.map((c) => c.element));
-    data.charts.forEach((chart, i) => {
-      const lines = chart.lines.filter((line) => !off.has(line.label)).map((line) => {
+    const curves = () => data.charts.forEach((chart, i) => {
+      const lines = chart.lines.filter((line) => !off.has(line.label) && (!kept || line.ids.some((id) => kept.has(id)))).map((line) => {
         const n = labels.indexOf(line.label);
         return { ...line, colour: COLOURS[n % 8], dash: DASHES[Math.floor(n / 8) % 4], label: title(line.label) };
       });
       held[i].data(lines, `${chart.metric}. ${lines.map((line) => `${line.label}: ${line.caption}`).join(" ")}`);
     });
-    drawBelow(data, names);
+    curves();
+    drawBelow(data, names, later((ids) => { kept = ids.length < names.size ? new Set(ids) : null; curves(); }, 60));
   }
 
-  function drawBelow(data, names) {
+  function drawBelow(data, names, brushed) {
     const diff = data.differences;
     fill(below,
-      data.runs.length > 1 && data.coordinates.settings.length ? h("section", {}, h("h2", {}, "Settings and results"), coordinates(data.coordinates, names)) : null,
+      data.runs.length > 1 && data.coordinates.settings.length ? h("section", {}, h("h2", {}, "Settings and results"), coordinates(data.coordinates, names, brushed, brushes)) : null,
       h("section", {}, h("h2", {}, "Where the settings differ"), diff.length ? h("div", { class: "scroll" }, h("table", { class: "plain" },
         h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Setting"), data.runs.map((run) => h("th", { scope: "col" }, h("a", { href: `#/run/${run.id}` }, safe(run.name)))))),
         h("tbody", {}, diff.map((row) => h("tr", {}, h("th", { scope: "row" }, safe(row.key)), data.runs.map((run) => h("td", {}, safe(row.values[run.id] ?? "–")))))))) : h("p", { class: "muted" }, "Nowhere, or there is only one run of ours.")),
-      h("section", {}, h("h2", {}, "Where they are"), h("div", { class: "scroll" }, h("table", { class: "plain" }, h("thead", {}, h("tr", {}, ["Run", "State", "Step", "Reward", "Best reward"].map((t) => h("th", { scope: "col" }, t)))),
+      h("section", {}, h("h2", {}, "Where they are"), h("div", { class: "scroll" }, h("table", { class: "plain" }, h("thead", {}, h("tr", {}, ["Run", "State", "Step", "Reward", "Best reward"].map((t, i) => h("th", { scope: "col", class: i > 1 ? "end" : null }, t)))),
         h("tbody", {}, data.runs.map((run) => h("tr", {}, h("th", { scope: "row" }, h("a", { href: `#/run/${run.id}` }, safe(run.name))), h("td", {}, badge(run)), h("td", { class: "end" }, number(run.step)), h("td", { class: "end" }, number(run.reward)), h("td", { class: "end" }, number(run.best)))))))));
   }
 

@@ -33,7 +33,9 @@ export async function chartsTab(panel, first) {
   const flush = later(async () => {
     const asked = [...waiting];
     waiting.clear();
-    for (let i = 0; i < asked.length; i += 16) await load(asked.slice(i, i + 16));
+    const first = asked.filter((held) => held.panel), rest = asked.filter((held) => !held.panel);
+    if (first.length) await load(first); // the study's figure is what one looks at first
+    for (let i = 0; i < rest.length; i += 12) await load(rest.slice(i, i + 12));
   }, 15);
 
   async function load(some) {
@@ -62,7 +64,7 @@ export async function chartsTab(panel, first) {
   }
 
   const marksFor = (metric) => [...marks(), ...(how.axis !== "step" ? [] : run.findings.filter((f) => f.metric === metric)
-    .map((f) => ({ at: f.first, to: f.last, tone: f.severity === "error" ? "--bad" : "--warn", finding: f })))];
+    .map((f) => ({ at: f.first, to: f.last, tone: { error: "--bad", warning: "--warn", info: "--muted" }[f.severity], wash: f.severity !== "info", finding: f })))];
   const onevent = (mark) => { location.hash = mark.finding ? `#/run/${run.id}/doctor` : `#/run/${run.id}/events/${run.events.indexOf(mark.event)}`; };
 
   function add(key, spec, names, draw, panelOf) {
@@ -123,7 +125,7 @@ export async function chartsTab(panel, first) {
     segments("x axis", run.axes.map((axis) => ({ value: axis.name, label: axis.name })), how.axis, (value) => { [how.axis, how.chosen] = [value, true]; zoom(link, null, null); redraw(); }),
     choice("Smoothing", [["auto", "auto"], ["off", "off"], ...(exported ? [] : [["5", "5 steps"], ["11", "11 steps"], ["25", "25 steps"], ["51", "51 steps"], ["101", "101 steps"]])].map(([value, label]) => ({ value, label })), how.smooth, (value) => { how.smooth = value; stale(); }),
     segments("y scale", [{ value: false, label: "linear" }, { value: true, label: "log" }], how.log, (value) => { how.log = value; for (const held of charts.values()) held.chart.set({ log: value }); }),
-    reset, h("span", { class: "hint keys" }, "Drag to zoom, Shift-drag to pan, double click for all. With the keyboard: arrows, +, −, 0."));
+    reset, h("span", { class: "hint keys" }, "Drag: zoom. Shift-drag: pan. Double click: all. Keys: arrows, +, −, 0."));
   fill(panel, tools, run.notes.length ? h("details", { class: "notes" }, h("summary", {}, `How this log was read: ${counted(run.notes.length, "note")}`), h("ul", {}, run.notes.map((n) => h("li", {}, safe(n))))) : null, figure, groups);
   redraw();
 
