@@ -170,8 +170,7 @@ class Board:
         return self.diagnosis.of(id_, record) if self.diagnoses else Diagnosed()
 
     def _record(self, id_: str) -> Record:
-        self.library.refresh()
-        return self.library.get(id_)
+        return self.library.look_at(id_)
 
     def _own(self, id_: str) -> OwnRun:
         record = self._record(id_)

@@ -36,6 +36,8 @@ class Library:
         self._records: dict[str, Record] = {}
         self._candidates: dict[str, Candidate] = {}
         self._found_at = self._looked_at = 0.0
+        self._untold: set[str] = set()
+        """What `look_at` found changed, and `refresh` has not returned yet."""
 
     def refresh(self, *, force: bool = False) -> list[str]:
         """Look for new runs and for what is new in the known ones; return the ids that changed or are new or gone."""
@@ -49,8 +51,9 @@ class Library:
                 self._found_at = time.monotonic()
             for id_, record in list(self._records.items()):
                 new = record.refresh() if isinstance(record, OwnRun) else record.look(self._candidates[id_])
-                if new and id_ not in changed:
+                if (new or id_ in self._untold) and id_ not in changed:
                     changed.append(id_)
+            self._untold.clear()
             self._looked_at = time.monotonic()
             self.version += bool(changed)
             return changed
@@ -70,6 +73,16 @@ class Library:
         if found is None:
             raise ConfigError("There is no such run in this folder. It may have been moved or removed.")
         return found
+
+    def look_at(self, id_: str) -> Record:
+        """Return a run or log as its files are now, however lately they were looked at. Raises `ConfigError`: see `get`."""
+        self.refresh()
+        record = self.get(id_)
+        if isinstance(record, OwnRun):
+            with self._lock:
+                if record.refresh():
+                    self._untold.add(id_)
+        return record
 
     def name_of(self, record: Record) -> str:
         """Return the place of a run below the folder; its own name where it is the folder itself."""
