@@ -75,7 +75,7 @@ class Library:
         return found
 
     def look_at(self, id_: str) -> Record:
-        """Return a run or log as its files are now, however lately they were looked at. Raises `ConfigError`: see `get`."""
+        """Return a run or log as its files are now, however lately they were looked at. Raises as `get` does."""
         self.refresh()
         record = self.get(id_)
         if isinstance(record, OwnRun):
