@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Literal
@@ -12,6 +11,7 @@ from ratchet.charts.timeline import draw_timeline, timeline_of, write_page
 from ratchet.cli.view import SHOWN, duration
 from ratchet.core.errors import ConfigError
 from ratchet.core.rollout import Group, Rollout
+from ratchet.store.control import is_alive
 from ratchet.store.run_store import RunStore
 
 
@@ -21,7 +21,7 @@ def status_text(store: RunStore) -> str:
     state = str(status.get("state", "not started"))
     lines = [f"{store.folder}: {state}, {status.get('step', 0)} of {status.get('steps', '?')} steps done"]
     if state == "running":
-        alive = _alive(int(status["pid"]))
+        alive = is_alive(int(status["pid"]))
         since = time.time() - float(status["time"])
         if not alive:
             lines = [f"{store.folder}: killed, {status['step']} of {status['steps']} steps done"]
@@ -116,15 +116,3 @@ def _rollout_text(rollout: Rollout) -> str:
 def _spread(group: Group) -> float:
     values = [r.score.value for r in group.usable if r.score is not None]
     return max(values) - min(values) if values else 0.0
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    stat = Path(f"/proc/{pid}/stat")
-    # A process that died and was not yet collected by its parent still has its number: state Z.
-    return not stat.is_file() or stat.read_text().rpartition(")")[2].split()[0] != "Z"

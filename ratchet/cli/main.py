@@ -11,7 +11,7 @@ import sys
 import click
 
 from ratchet import __version__
-from ratchet.cli.commands import looking, making, playing, showing, training
+from ratchet.cli.commands import looking, making, playing, showing, training, watching
 from ratchet.cli.exits import EXIT_FAILED, EXIT_INPUT
 from ratchet.core.errors import ConfigError, EngineError, RatchetError
 
@@ -65,6 +65,8 @@ for _command in (
     training.check_reward,
     training.algorithms,
     looking.status,
+    watching.watch,
+    watching.board,
     looking.rollouts,
     looking.view,
     playing.evaluate,

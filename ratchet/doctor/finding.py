@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Literal
 
 
 class Severity(IntEnum):
@@ -18,9 +19,14 @@ class Severity(IntEnum):
     """What this run learns from here on is not what you want."""
 
     @property
-    def label(self) -> str:
+    def label(self) -> Literal["info", "warning", "error"]:
         """Return the word that is printed."""
-        return self.name.lower()
+        return _LABELS[self]
+
+
+_LABELS: Mapping[Severity, Literal["info", "warning", "error"]] = {
+    Severity.INFO: "info", Severity.WARNING: "warning", Severity.ERROR: "error",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -70,6 +70,24 @@ class Tokenizer:
         """Return each token as text, special tokens included: a view for people."""
         return [str(self.backend.id_to_token(int(t))) for t in tokens]
 
+    def spell(self, tokens: Tokens | Sequence[int]) -> list[str]:
+        """Return what each token adds to the text; a token in the middle of a character adds nothing yet.
+
+        Joined, they are the text with its special tokens. A token is decoded behind the one before, because what it
+        becomes may depend on that (a space at the beginning of a word).
+        """
+        spelt: list[str] = []
+        begin = read = 0
+        ids = [int(t) for t in tokens]
+        for end in range(1, len(ids) + 1):
+            before = str(self.backend.decode(ids[begin:read], skip_special_tokens=False))
+            now = str(self.backend.decode(ids[begin:end], skip_special_tokens=False))
+            whole = len(now) > len(before) and (not now.endswith("\ufffd") or end == len(ids))
+            spelt.append(now[len(before) :] if whole else "")
+            if whole:
+                begin, read = read, end
+        return spelt
+
     def render(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = (), *, reply: bool = True) -> str:
         """Return the conversation as the chat template writes it, with the opening of a reply unless told not to.
 

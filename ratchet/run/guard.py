@@ -51,6 +51,8 @@ class TurnBack:
     """Steps done at the checkpoint."""
     reason: str
     remedy: Remedy | None
+    request: int = 0
+    """Number of the request of a person that asked for it; 0 if nobody did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,8 @@ class Guard:
         """Steps of checkpoints that are not to be removed."""
         for event in store.events():
             if event["kind"] == "rollback":
-                self._turned.append(event)
+                if not event.get("request"):  # what a person asks for is not the guard's to count
+                    self._turned.append(event)
                 self._told.clear()
             elif event["kind"] == "guard":
                 self._told.add((event["rule"], event["severity"]))

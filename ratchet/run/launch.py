@@ -34,6 +34,7 @@ from ratchet.rewards.probe import probe, verdict
 from ratchet.run.alarms import online_alarms
 from ratchet.run.changes import Change, accept, changes
 from ratchet.run.checkpoint import Checkpoint, RunState, checkpoint_path, newest_sound, read_checkpoint
+from ratchet.run.control import done, past_requests
 from ratchet.run.endpoint import open_endpoint
 from ratchet.run.finish import finish
 from ratchet.run.folder import check_writable, choose_folder
@@ -164,7 +165,7 @@ def _resumed(
 ) -> RunResult:
     """Go on with a run that nobody else works on."""
     folder = store.folder
-    turn = pending(store)
+    turn = _pending_turn(store)
     tree = store.config_tree() if turn is None else clear_away(store, turn)
     for word in words:
         tree = merge(tree, parse_override(word))
@@ -173,7 +174,7 @@ def _resumed(
     path, complaints = newest_sound(folder / "checkpoints")
     saved = read_checkpoint(path)
     found = changes(saved.state.asked, config.model_dump(mode="json"))
-    if turn is None or words:  # what the guard has decided needs nobody's word
+    if turn is None or words:  # what the guard has decided, or a person has asked for, needs no further word
         accept(found, accepted=accept_changes, resume=shlex.join(["ratchet", "resume", str(folder), *words]))
     for complaint in complaints:
         observer.note(complaint)
@@ -189,6 +190,13 @@ def _resumed(
         return _drive(parts, watching)
     finally:
         close_environment(environment)
+
+
+def _pending_turn(store: RunStore) -> Row | None:
+    """Return the rollback that is to be done, or to be ended, before the run goes on."""
+    if (asked := past_requests(config_from_tree(store.config_tree()), store)) is not None:
+        declare(store, done(store), asked)
+    return pending(store)
 
 
 def _turned_back(parts: Parts, turn: TurnBack, watching: Watching) -> Parts:

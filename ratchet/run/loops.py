@@ -45,9 +45,14 @@ async def explore_loop(p: Parts) -> None:
 
 
 async def train_loop(p: Parts) -> Decision | None:
-    """Train on the batch of every step, put everything on disk, publish the weights; end early if the guard says so."""
+    """Train on the batch of every step, put everything on disk, publish the weights.
+
+    End early, with what is to be done, if the guard or a person says so.
+    """
     await evaluate_if_due(p)  # a run that was stopped between a step and its evaluation
     for k in range(p.state.step, p.config.train.steps):
+        if (turn := await as_asked(p)) is not None:
+            return turn
         started = time.perf_counter()
         with p.waits.on("trainer", "groups"):
             taken = await p.buffer.take(k)
@@ -64,6 +69,24 @@ async def train_loop(p: Parts) -> Decision | None:
             return decision
         await p.buffer.trained(k)
     return None
+
+
+async def as_asked(p: Parts) -> Decision | None:
+    """Do what a person asked for between two steps: write a checkpoint, or wait while the run is paused or stops.
+
+    Return where the run must turn back to, if that was asked.
+    """
+    while True:
+        p.control.look(p.state.step)
+        if p.control.turn is not None:
+            return p.control.turn
+        if p.control.take_checkpoint() and not checkpoint_path(p.store.folder / "checkpoints", p.state.step).is_dir():
+            checkpoint(p)
+        cause = p.control.holds
+        if not cause:
+            return None
+        with p.waits.on("trainer", cause):
+            await p.control.change()
 
 
 async def finish_step(p: Parts, k: int, taken: Taken, explored_s: float) -> Mapping[str, float]:
@@ -245,7 +268,8 @@ async def run_loops(p: Parts, stop: asyncio.Event) -> Decision | bool:
     """
     exploring, training = asyncio.create_task(explore_loop(p)), asyncio.create_task(train_loop(p))
     stopping = asyncio.create_task(stop.wait())
-    tasks = (exploring, training, stopping)
+    watching = asyncio.create_task(p.control.watch(stop, lambda: p.state.step))
+    tasks = (exploring, training, stopping, watching)
     decision: Decision | None = None
     try:
         while not (training.done() and exploring.done()):

@@ -34,6 +34,7 @@ from ratchet.policy.hosted import HostedDecoder
 from ratchet.policy.policy import FrozenNetwork, Policy
 from ratchet.run.changes import settings_of
 from ratchet.run.checkpoint import RunState, checkpoint_path
+from ratchet.run.control import Control
 from ratchet.run.curriculum import Curriculum, check_problems
 from ratchet.run.frozen import Frozen
 from ratchet.run.guard import Guard
@@ -80,6 +81,7 @@ class Parts:
     sync: MemorySync
     guard: Guard
     waits: Waits
+    control: Control
     observer: Observer
     loggers: Loggers
     engine_use: asyncio.Lock
@@ -207,6 +209,7 @@ def assemble(
         sync=MemorySync(engine, wanted, at_once=config.sync.partial_rollouts),
         guard=Guard(config, store, schedule, watching.diagnose, watching.observer, step=state.step),
         waits=Waits(lambda: None),
+        control=Control(config, store),
         observer=watching.observer,
         engine_use=asyncio.Lock(),
         training=asyncio.Lock(),

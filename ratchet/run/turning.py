@@ -1,5 +1,7 @@
 """Turning a run back to an earlier checkpoint, in such an order that a kill at any moment loses nothing.
 
+The guard decides it, or a person asks for it (`run.control`); what follows is the same.
+
 rollback       event: where to, why, and what is changed. From here on a resumed run does the rest.
 newer checkpoints are removed, metrics.jsonl gets a line that says which steps no longer count
 the parts are made anew from the checkpoint, the changed config is put in place
@@ -23,7 +25,8 @@ from ratchet.store.run_store import Row, RunStore
 def declare(store: RunStore, step: int, turn: TurnBack) -> None:
     """Record that the run turns back after `step`; it is decided when this returns."""
     remedy = turn.remedy
-    facts: dict[str, Any] = {"to": turn.to, "reason": turn.reason, "changes": {}, "remedy": ""}
+    asked = {"request": turn.request} if turn.request else {}
+    facts: dict[str, Any] = {"to": turn.to, "reason": turn.reason, "changes": {}, "remedy": "", **asked}
     if remedy is not None:
         facts |= {
             "remedy": remedy.name, "changes": json.loads(json.dumps(remedy.changes)), "what": remedy.sentence,

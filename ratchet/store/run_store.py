@@ -6,6 +6,7 @@
     rollouts/          every group of every step   checkpoints/   full states; each is a Hugging Face folder too
     figures/           drawn at the end            report.md      written at the end, and report.html
     loggers/           how far each logger has come
+    control.jsonl      what a person asked of it   board.sqlite   the board's index of the texts, made when needed
 
 Metrics and events are only ever appended. A resumed run appends again the steps it repeats; the last row of a step
 counts. A run that was turned back appends ``{"rewound": k}``: what stands before it of step k and later ones counts no
@@ -177,6 +178,12 @@ class RunStore:
             raise ConfigError(f"{self.folder} holds no rollouts of step {step}: {known}.")
         with gzip.open(path, "rt", encoding="utf-8") as lines:
             return [group_from_json(json.loads(line)) for line in lines]
+
+    def group_rows(self, step: int) -> Iterator[Row]:
+        """Yield the groups of a step as JSON values: cheaper where tokens do not matter."""
+        with gzip.open(self.groups_path(step), "rt", encoding="utf-8") as lines:
+            for line in lines:
+                yield json.loads(line)
 
     def groups_path(self, step: int, name: str = "step") -> Path:
         return self.folder / "rollouts" / f"{name}_{step:06d}.jsonl.gz"

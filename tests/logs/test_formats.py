@@ -28,6 +28,7 @@ from made import (
     wandb_file,
 )
 
+from ratchet.config.read import RECIPES
 from ratchet.core.errors import ConfigError
 from ratchet.logs.log import Log, StepAxis
 from ratchet.logs.read import read_log
@@ -397,3 +398,8 @@ def test_a_format_that_is_named_is_taken_instead_of_the_one_found(tmp_path: Path
     assert log.format.evidence == "as asked for"
     with pytest.raises(ConfigError, match=r'no format "jsonll" here. Did you mean "jsonl"'):
         read_log(path, format="jsonll")
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*/reference/*/seed0.jsonl")), ids=lambda p: p.parent.name)
+def test_our_own_recorded_curves_are_told_as_ours(path: Path) -> None:
+    assert read_log(path).framework.name == "ratchet"

@@ -22,7 +22,7 @@ TINKER = Framework(
         Key("env/all/by_group/frac_all_bad", "signal/solved_none_frac"),
         Key("env/all/<metric...>", "data/env/{0}"),
         Key("env/<tag>/reward/total", "reward/by/{0}"),
-        Key("env/<tag>/<metric...>", "data/env_by/{0}/{1}"),
+        Key("env/<tag>/<metric...>", "data/env_by/{0}/{1}", common=True),  # ours has such keys too
         Key("kl_policy_base", "kl/ref", "to the base model; logged only with the KL penalty on"),
         Key("optim/kl_sample_train_v1", "kl/sampler", "first estimate: mean difference of log-probabilities"),
         Key("optim/kl_sample_train_v2", "kl/sampler_k2"),
