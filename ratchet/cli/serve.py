@@ -1,10 +1,8 @@
-"""A checkpoint behind an address: opening the model, the listening socket, and stopping."""
+"""A checkpoint behind an address: opening the model, and stopping."""
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import os
 import socket
 import time
 from contextlib import suppress
@@ -20,11 +18,6 @@ from ratchet.core.load import require_library
 if TYPE_CHECKING:
     from ratchet.serve.limits import Limits
     from ratchet.serve.model import Served
-
-TOKEN = "RATCHET_SERVE_TOKEN"
-"""Environment variable with what clients must show. Not an option: those are seen in lists of processes."""
-LEAST_TOKEN = 16
-"""Fewest characters of a token that others could try to guess."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,60 +56,23 @@ def serve_model(asked: Asked) -> None:
     """Serve until interrupted. **Raises**: `ConfigError` for a model, an address or a token that will not do."""
     for library in ("starlette", "uvicorn"):
         require_library(library, extra="serve", purpose="ratchet serve")
-    token = token_for(asked.host)
-    listening = listen(asked.host, asked.port)
+    from ratchet.serve.address import TOKEN, hosts_of, listen, shown, token_for
+
+    token = token_for(asked.host, "--host")
+    listening = listen(asked.host, asked.port, "--host", "--port")
     try:
         served = open_model(asked)
         from ratchet.serve.app import build_app
 
         app = build_app(served, asked.limits(), token=token, hosts=hosts_of(asked.host))
         port = listening.getsockname()[1]
-        click.echo(f"{served.name}: http://{_shown(asked.host)}:{port}/v1 (Ctrl-C stops)")
+        click.echo(f"{served.name}: http://{shown(asked.host)}:{port}/v1 (Ctrl-C stops)")
         click.echo(f"Clients need {'the token in ' + TOKEN if token else 'no key; any will do'}.")
         with suppress(KeyboardInterrupt):  # uvicorn ends its answers, then hands the signal on
             _run(app, listening)
     finally:
         listening.close()
     served.engine.close()
-
-
-def token_for(host: str) -> str:
-    """Return what clients must show. **Raises**: `ConfigError` if others could ask and there is none or a short one."""
-    token = os.environ.get(TOKEN, "")
-    if not token and not is_own(host):
-        raise ConfigError(
-            f"--host {host} lets other machines ask, so a token is required. Set {TOKEN} to a long random text, or "
-            "listen on 127.0.0.1."
-        )
-    if token and len(token) < LEAST_TOKEN:
-        raise ConfigError(
-            f"{TOKEN} has {len(token)} characters, fewer than {LEAST_TOKEN}. Choose a longer random text."
-        )
-    return token
-
-
-def is_own(host: str) -> bool:
-    """Return whether only programs of this machine reach an address."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def hosts_of(host: str) -> list[str]:
-    """Return the names that requests may call the endpoint by; other machines may have their own names for it."""
-    return ["127.0.0.1", "localhost", "[::1]", host] if is_own(host) else ["*"]
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens. **Raises**: `ConfigError` if the address cannot be had."""
-    try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise ConfigError(f"{host}:{port} cannot be listened on: {error.strerror}. Choose --port or --host.") from None
 
 
 def open_model(asked: Asked) -> Served:
@@ -150,7 +106,3 @@ def _run(app: Any, listening: socket.socket) -> None:
 
     settings = uvicorn.Config(app, log_level="warning", lifespan="off", timeout_graceful_shutdown=5, ws="none")
     asyncio.run(uvicorn.Server(settings).serve(sockets=[listening]))
-
-
-def _shown(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from ratchet.core.rollout import Floats, Score, StopReason, Tokens
+from ratchet.core.rollout import Floats, Score, StopReason, Tokens, Turn
 from ratchet.core.task import Message, Split, Task
 from ratchet.core.tools import ToolCall, ToolSpec
 
@@ -137,6 +137,33 @@ class Spawns(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Within:
+    """What bounds one turn further than the run's own sampling does."""
+
+    max_tokens: int = 0
+    """Most new tokens; 0 leaves the run's limit."""
+    stop: tuple[str, ...] = ()
+    """Strings that end it, besides the run's."""
+    told: Callable[[int], None] | None = None
+    """As in `Request`."""
+
+
+@runtime_checkable
+class Converses(Protocol):
+    """A handle of which one attempt may have several: conversations that are all the policy's own, and trained on."""
+
+    async def turn(
+        self, messages: Sequence[Message], tools: Sequence[ToolSpec], within: Within
+    ) -> tuple[Turn, tuple[ToolCall, ...]]:
+        """As `PolicyHandle.chat`; return the turn as it was recorded, and the tool calls in it."""
+        ...
+
+    def another(self) -> Converses:
+        """Return the handle of a further conversation, which begins empty."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What an environment returns for one rollout."""
@@ -165,6 +192,16 @@ class Environment(Protocol):
 
     async def run(self, task: Task, policy: PolicyHandle) -> Outcome:
         """Play one attempt and return its outcome; raising turns the rollout into a counted failure."""
+        ...
+
+
+@runtime_checkable
+class Admits(Protocol):
+    """An environment whose attempts begin when somebody takes them up: the limit of an attempt's time counts from
+    there."""
+
+    async def admit(self, task: Task, policy: PolicyHandle) -> None:
+        """Return when the attempt can begin; `run` follows with the same task and handle."""
         ...
 
 

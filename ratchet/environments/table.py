@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ratchet.config.schema import SandboxSection
 
 BUILT_IN: Mapping[str, str] = {
+    "agents": "ratchet.environments.agents:Agents",
     "arithmetic": "ratchet.environments.arithmetic:Arithmetic",
     "gymnasium": "ratchet.environments.stepping:Stepping",
     "judge": "ratchet.environments.judge:Judge",

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from numbers import Real
 
 from ratchet.core.errors import RatchetError
-from ratchet.core.protocols import AgentFailed, Environment, Outcome, PromptTooLong
+from ratchet.core.protocols import Admits, AgentFailed, Environment, Outcome, PromptTooLong
 from ratchet.core.rollout import Rollout, Score, Status
 from ratchet.core.task import Task
 from ratchet.explore.handle import RecordingHandle
@@ -19,10 +19,12 @@ from ratchet.rewards.errors import RewardError
 async def attempt_task(
     environment: Environment, task: Task, attempt: int, handle: RecordingHandle, timeout_s: float
 ) -> Rollout:
-    """Return what came of an attempt, `timeout_s` seconds long at most.
+    """Return what came of an attempt, `timeout_s` seconds long at most from where the environment admits it.
 
     **Raises**: `RatchetError` if not the attempt failed but what it runs on.
     """
+    if isinstance(environment, Admits):
+        await environment.admit(task, handle)
     started = time.perf_counter()
     status, error, score = Status.OK, "", None
     metrics: Mapping[str, float] = {}

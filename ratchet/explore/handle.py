@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from ratchet.core.errors import ConfigError
-from ratchet.core.protocols import Engine, PromptTooLong, Reply, Request, Sampling
+from ratchet.core.protocols import Engine, PromptTooLong, Reply, Request, Sampling, Within
 from ratchet.core.rollout import StopReason, Tokens, Trajectory, Turn
 from ratchet.core.seeds import derive
 from ratchet.core.task import Message
@@ -39,6 +39,8 @@ class Opened:
     """What is new since the last turn."""
     tools: tuple[ToolSpec, ...]
     """What the policy was told of when the conversation opened."""
+    within: Within = field(default_factory=Within)
+    """What bounds the next turn."""
 
 
 class Speaker(Protocol):
@@ -69,7 +71,8 @@ class EngineSpeaker:
         prompt = self._prompt(opened)
         if len(prompt) >= self.context:
             raise PromptTooLong(f"the prompt has {len(prompt)} tokens, the context holds {self.context}")
-        done = await self.engine.generate(Request(prompt, self.sampling, seed))
+        sampling = bounded(self.sampling, opened.within)
+        done = await self.engine.generate(Request(prompt, sampling, seed, opened.within.told))
         turn = Turn(
             prompt=prompt,
             output=done.output,
@@ -96,6 +99,12 @@ class EngineSpeaker:
             return self.tokenizer.chat(opened.messages, opened.tools)
         last = opened.rounds[-1].turn
         return continued(self.tokenizer, last.prompt, last.output, opened.messages, ended=last.stop is StopReason.END)
+
+
+def bounded(sampling: Sampling, within: Within) -> Sampling:
+    """Return how a turn is drawn: as `sampling` says, and ended earlier where `within` says so."""
+    most = min(within.max_tokens or sampling.max_tokens, sampling.max_tokens)
+    return replace(sampling, max_tokens=most, stop=(*sampling.stop, *within.stop))
 
 
 def continued(
@@ -134,17 +143,32 @@ class RecordingHandle:
         self._rounds: list[Round] = []
         self._tools: tuple[ToolSpec, ...] = ()
         self._children: list[tuple[int, RecordingHandle]] = []
+        self._others: list[RecordingHandle] = []
         self._outcome = ""
 
     async def chat(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> Reply:
         """Continue the conversation with `messages`; the first call opens it. Raises `PromptTooLong`."""
+        turn, calls = await self.turn(messages, tools, Within())
+        return Reply(turn.text, len(turn.output), turn.stop, calls)
+
+    async def turn(
+        self, messages: Sequence[Message], tools: Sequence[ToolSpec], within: Within
+    ) -> tuple[Turn, tuple[ToolCall, ...]]:
+        """Do what `chat` does, within bounds; return the turn as it is recorded, and the tool calls in it."""
         if not self._rounds:
             self._tools = tuple(tools)
         seed = derive(self._seed, "turn", len(self._rounds))
-        opened = Opened(tuple(self._rounds), tuple(messages), self._tools)
+        opened = Opened(tuple(self._rounds), tuple(messages), self._tools, within)
         turn, calls = await self._speaker.speak(opened, seed, time.perf_counter() - self._started)
         self._rounds.append(Round(opened.messages, turn, calls))
-        return Reply(turn.text, len(turn.output), turn.stop, calls)
+        return turn, calls
+
+    def another(self) -> RecordingHandle:
+        """Return the handle of a further conversation of this attempt, the policy's own like this one."""
+        seed = derive(self._seed, "conversation", len(self._others))
+        other = RecordingHandle(self._speaker, self._frozen, seed=seed, agent=self._agent, started=self._started)
+        self._others.append(other)
+        return other
 
     def spawn(self, agent: str) -> RecordingHandle:
         """Return the handle of a new frozen agent."""
@@ -158,8 +182,12 @@ class RecordingHandle:
         self._outcome = outcome
 
     def trajectories(self) -> tuple[Trajectory, ...]:
-        """Return what was recorded: this agent's turns first, then those of the agents it spawned, each with theirs."""
-        return tuple(self._listed(-1, -1, 0, trainable=True))
+        """Return what was recorded: this agent's turns first, then those of the agents it spawned, each with theirs;
+        then its further conversations."""
+        found = list(self._listed(-1, -1, 0, trainable=True))
+        for other in self._others:
+            found += other._listed(-1, -1, len(found), trainable=True)
+        return tuple(found)
 
     def _listed(self, parent: int, parent_turn: int, place: int, *, trainable: bool) -> Iterator[Trajectory]:
         turns = tuple(one.turn for one in self._rounds)

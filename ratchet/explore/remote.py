@@ -15,7 +15,7 @@ from ratchet.core.errors import ConfigError
 from ratchet.core.protocols import AgentFailed, PromptTooLong, Sampling
 from ratchet.core.rollout import StopReason, Turn
 from ratchet.core.tools import ToolCall, written
-from ratchet.explore.handle import Opened, Round
+from ratchet.explore.handle import Opened, Round, bounded
 
 KEY = "RATCHET_API_KEY"
 """Environment variable with the key of the server; none is sent if it is not set."""
@@ -50,15 +50,16 @@ class RemoteSpeaker:
 
     async def speak(self, opened: Opened, seed: int, began: float) -> tuple[Turn, tuple[ToolCall, ...]]:
         """Send the whole conversation; see `handle.Speaker`. **Raises**: `AgentFailed`, `PromptTooLong`."""
-        started = time.perf_counter()
+        started, sampling = time.perf_counter(), bounded(self._sampling, opened.within)
         answer = await self._post(
             {
                 "model": self._model,
                 "messages": _conversation(opened),
-                "max_tokens": self._sampling.max_tokens,
+                "max_tokens": sampling.max_tokens,
                 "temperature": self._sampling.temperature,
                 "top_p": self._sampling.top_p,
                 "seed": seed % (1 << 31),
+                **({"stop": list(sampling.stop)} if sampling.stop else {}),
                 **({"tools": [tool.as_json() for tool in opened.tools]} if opened.tools else {}),
             }
         )

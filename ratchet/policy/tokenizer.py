@@ -112,7 +112,7 @@ class Tokenizer:
 
     def chat(self, messages: Sequence[Message], tools: Sequence[ToolSpec] = ()) -> Tokens:
         """Return the tokens of a conversation up to where the policy answers; read-only."""
-        key = (tuple(messages), tuple(tool.name for tool in tools))
+        key = (tuple(messages), tuple(repr(tool) for tool in tools))  # strangers' tools may share a name
         tokens = self._chats.get(key)
         if tokens is None:  # every attempt at a task asks for the same prompt
             if len(self._chats) >= CHATS_KEPT:

@@ -18,6 +18,7 @@ from ratchet.environments.table import close_environment
 from ratchet.explore.explorer import ExploreLimits, Explorer
 from ratchet.policy.tokenizer import Tokenizer
 from ratchet.run.checkpoint import checkpoint_path, chosen_checkpoint
+from ratchet.run.endpoint import open_endpoint
 from ratchet.run.frozen import Frozen
 from ratchet.run.parts import Parts, make_environment, plan_for, saved_policy
 from ratchet.run.source import sampling_of
@@ -65,6 +66,7 @@ def evaluate_checkpoint(
     try:
         policy = saved_policy(config, path)
         plan = plan_for(config, policy, environment)
+        open_endpoint(config, environment, policy.tokenizer)
         engine = engine_here(config.engine, policy, context=plan.context_tokens)
         engine.load(policy.weights(), 0, policy.fingerprint())
         frozen = Frozen(config, checkpoint_path(run / "checkpoints", 0), policy.device)

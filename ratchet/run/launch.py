@@ -35,6 +35,7 @@ from ratchet.run.alarms import online_alarms
 from ratchet.run.changes import Change, accept, changes
 from ratchet.run.checkpoint import Checkpoint, RunState, checkpoint_path, newest_sound, read_checkpoint
 from ratchet.run.control import done, past_requests
+from ratchet.run.endpoint import open_endpoint
 from ratchet.run.finish import finish
 from ratchet.run.folder import check_writable, choose_folder
 from ratchet.run.guard import Decision, Diagnose, Halt, TurnBack
@@ -99,6 +100,7 @@ def train(config: RunConfig, observer: Observer | None = None, *, diagnose: Diag
         teacher = teacher_of(config, algorithm, policy)
         folder = choose_folder(config)
         check_writable(folder.parent)
+        open_endpoint(config, environment, policy.tokenizer, observer)
         probed = probe_reward(config, environment, observer)
         policy = warm_started(config, policy, observer)
         store = RunStore.create(folder, config.model_dump(mode="json"), plan.as_json(), describe_environment())
@@ -241,6 +243,7 @@ def _reassembled(
     models = Models(policy, _first(config, policy, saved.folder.parent), teacher_of(config, algorithm, policy))
     recorded = recorded_groups(config, policy)
     plan = plan_for(config, policy, environment)
+    open_endpoint(config, environment, policy.tokenizer, observer)
     state = replace(saved.state, asked=config.model_dump(mode="json"))
     table = buffer_table(config, store, policy, config.buffer.name or state.buffer, create=False)
     if found:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ratchet.core.protocols import Completion, Engine, Request, Sampling
-from ratchet.core.rollout import StopReason, Tokens
+from ratchet.core.rollout import StopReason, Tokens, Turn
 from ratchet.core.task import Message
 from ratchet.core.tools import ToolCall, ToolSpec
 from ratchet.policy.tokenizer import Tokenizer
@@ -26,7 +26,38 @@ class Answer:
     calls: tuple[ToolCall, ...]
     finish: str
     """``stop``, ``length`` or ``tool_calls``."""
-    completion: Completion
+    sampled: Completion | Turn
+    """Its tokens and their log-probabilities."""
+    prompt_tokens: int
+
+
+def answer_of(
+    tokenizer: Tokenizer,
+    sampled: Completion | Turn,
+    calls: Sequence[ToolCall],
+    *,
+    stop: Sequence[str],
+    told_tools: bool,
+    prompt_tokens: int,
+) -> Answer:
+    """Return what was sampled as text and those tool calls that can be read."""
+    text = tokenizer.decode(sampled.output)
+    places = [at for one in stop if (at := text.find(one)) >= 0]
+    calls = tuple(call for call in calls if not call.error) if told_tools else ()
+    if sampled.stop is StopReason.STOP and places:
+        text = text[: min(places)]
+    if calls:
+        marker = tokenizer.tool_format.marker
+        text = text.partition(marker)[0] if marker and marker in text else ""
+    length = sampled.stop is StopReason.LENGTH
+    finish = "length" if length else "tool_calls" if calls else "stop"
+    return Answer(text, calls, finish, sampled, prompt_tokens)
+
+
+def marks_of(tokenizer: Tokenizer, stop: Sequence[str], tools: Sequence[ToolSpec]) -> tuple[str, ...]:
+    """Return what a stream holds text back behind: stop strings, and the beginning of a tool call."""
+    marker = tokenizer.tool_format.marker if tools else ""
+    return (*stop, *((marker,) if marker else ()))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -76,25 +107,6 @@ class Served:
         finally:
             for task in tasks:  # if one fails or the client goes, all places are freed
                 task.cancel()
-
-    def marks(self, sampling: Sampling, tools: Sequence[ToolSpec]) -> tuple[str, ...]:
-        """Return what a stream holds text back behind: stop strings, and the beginning of a tool call."""
-        marker = self.tokenizer.tool_format.marker if tools else ""
-        return (*sampling.stop, *((marker,) if marker else ()))
-
-    def answer(self, completion: Completion, sampling: Sampling, tools: Sequence[ToolSpec]) -> Answer:
-        """Return a completion as text and tool calls."""
-        text = self.tokenizer.decode(completion.output)
-        places = [at for stop in sampling.stop if (at := text.find(stop)) >= 0]
-        calls = tuple(self.tokenizer.tool_calls(completion.output, text, asked=True)) if tools else ()
-        calls = tuple(call for call in calls if not call.error)
-        if completion.stop is StopReason.STOP and places:
-            text = text[: min(places)]
-        if calls:
-            marker = self.tokenizer.tool_format.marker
-            text = text.partition(marker)[0] if marker and marker in text else ""
-        length = completion.stop is StopReason.LENGTH
-        return Answer(text, calls, "length" if length else "tool_calls" if calls else "stop", completion)
 
 
 def seeds_of(seed: int | None, count: int) -> list[int]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ratchet.core.tools import ToolCall
 from ratchet.policy.tokenizer import Tokenizer
-from ratchet.serve.model import Answer, Served
+from ratchet.serve.model import Answer
 
 DONE = b"data: [DONE]\n\n"
 
@@ -39,11 +39,6 @@ class Envelope:
     fingerprint: str
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
-
-    @classmethod
-    def of(cls, served: Served, shape: Shape) -> Envelope:
-        """Return the envelope of a new answer."""
-        return cls(shape, served.name, served.fingerprint)
 
     def put(self, choices: Sequence[Mapping[str, Any]], *, piece: bool, **more: Any) -> dict[str, Any]:
         """Return choices in their envelope."""
@@ -98,16 +93,17 @@ def tool_calls(calls: Sequence[ToolCall]) -> list[dict[str, Any]]:
     ]
 
 
-def usage(prompt_tokens: int, answers: Sequence[Answer]) -> dict[str, int]:
-    """Return the number of tokens, the end token included."""
-    sampled = sum(len(answer.completion.output) for answer in answers)
+def usage(answers: Sequence[Answer]) -> dict[str, int]:
+    """Return the number of tokens, the end token included; the prompt counts once."""
+    prompt_tokens = answers[0].prompt_tokens
+    sampled = sum(len(answer.sampled.output) for answer in answers)
     return {"prompt_tokens": prompt_tokens, "completion_tokens": sampled, "total_tokens": prompt_tokens + sampled}
 
 
 def logprobs_of(shape: Shape, answer: Answer, tokenizer: Tokenizer) -> dict[str, Any]:
     """Return the log-probability of each sampled token, under the distribution that it was drawn from."""
-    pieces = tokenizer.pieces(answer.completion.output)
-    values = [float(x) for x in answer.completion.logprobs]
+    pieces = tokenizer.pieces(answer.sampled.output)
+    values = [float(x) for x in answer.sampled.logprobs]
     if not shape.chat:
         return {"tokens": pieces, "token_logprobs": values, "top_logprobs": None, "text_offset": []}
     content = [

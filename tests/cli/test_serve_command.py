@@ -8,8 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from ratchet.cli.main import main
-from ratchet.cli.serve import hosts_of, is_own, token_for
 from ratchet.core.errors import ConfigError
+from ratchet.serve.address import hosts_of, is_own, token_for
 
 pytest.importorskip("uvicorn")
 
@@ -22,9 +22,9 @@ def test_another_address_than_ones_own_needs_a_token_of_some_length(
     assert (asked.exit_code, "a token is required. Set RATCHET_SERVE_TOKEN" in asked.output) == (2, True)
     monkeypatch.setenv("RATCHET_SERVE_TOKEN", "short")
     with pytest.raises(ConfigError, match="fewer than 16"):
-        token_for("0.0.0.0")
+        token_for("0.0.0.0", "--host")
     monkeypatch.setenv("RATCHET_SERVE_TOKEN", "a-long-random-token")
-    assert token_for("0.0.0.0") == "a-long-random-token"
+    assert token_for("0.0.0.0", "--host") == "a-long-random-token"
 
 
 def test_only_loopback_counts_as_ones_own() -> None:

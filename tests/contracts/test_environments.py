@@ -72,8 +72,9 @@ def _write(path: Path, lines: list[dict[str, str]]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-ADAPTERS = {"gymnasium"}
-"""Their tasks, answers and rewards are somebody else's: see ``tests/environments/test_stepping.py``."""
+ADAPTERS = {"agents", "gymnasium"}
+"""Their tasks, answers and rewards are somebody else's: ``tests/serve/test_training.py`` and
+``tests/environments/test_stepping.py`` ask them."""
 
 
 def test_every_built_in_environment_is_covered() -> None:

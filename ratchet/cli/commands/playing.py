@@ -93,17 +93,23 @@ def selfplay(run: Path, step: int | None, tasks: int, size: int, as_json: bool, 
     type=click.Choice(["float32", "bfloat16"]),
     help="Type of the weights written; bfloat16 is half as large and rounds.",
 )
-def export(run: Path, folder: Path, step: int | None, dtype: Literal["float32", "bfloat16"]) -> None:
+@click.option("--push", default="", metavar="OWNER/NAME", help="Push the folder to the Hugging Face hub, too.")
+@click.option("--public", is_flag=True, help="With --push: a new repository is one that everybody sees.")
+def export(
+    run: Path, folder: Path, step: int | None, dtype: Literal["float32", "bfloat16"], push: str, public: bool
+) -> None:
     """Write a checkpoint as a Hugging Face model.
 
-    A checkpoint of RUN goes to FOLDER, which transformers can load. An adapter is merged into the weights.
+    A checkpoint of RUN goes to FOLDER, which transformers can load. An adapter is merged into the weights. With --push
+    the folder goes to the hub, into a private repository unless there is one by this name; the token is that of
+    hf auth login, or HF_TOKEN.
     """
     from ratchet.store.run_store import RunStore
 
     RunStore.open(run)
     from ratchet.cli.export import export_model
 
-    click.echo(export_model(run, folder, step, dtype))
+    click.echo(export_model(run, folder, step, dtype, push=push, public=public))
 
 
 @click.command()
