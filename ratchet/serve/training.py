@@ -15,6 +15,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -104,7 +105,7 @@ class Training:
                 loop.call_soon_threadsafe(told, 0, token)
 
             within = Within(limit, stop, hear if told else None)
-            return [await self.there(self._turn(attempt, messages, asked.messages, tools, within))]
+            return [await self.there(lambda: self._turn(attempt, messages, asked.messages, tools, within))]
 
         marks = marks_of(self.tokenizer, stop, tools)
         return Wanted(CHAT, 1, ask, marks, wants_logprobs(asked), bool(asked.stream), wants_usage(asked))
@@ -114,25 +115,51 @@ class Training:
             400, "A run trains on conversations: use /v1/chat/completions.", code="invalid_value", param="prompt"
         )
 
-    async def there(self, work: Coroutine[Any, Any, T]) -> T:
-        """Return what `work` does in the event loop of the run. **Raises**: `ApiError` if the run is over."""
-        loop = self.agents.loop
-        if loop is None or loop.is_closed():
-            work.close()
-            raise ApiError(503, "The run is not sampling. Ask again.", code="not_sampling", retry_s=1)
-        waiting = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+    async def there(self, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        """Return what some work does in the event loop of the run. **Raises**: `ApiError` if the run is not sampling.
+
+        The work is begun there and not here: what is handed over at the very end of that loop is then simply dropped.
+        """
+        loop, here = self.agents.loop, asyncio.get_running_loop()
+        waiting: asyncio.Future[T] = here.create_future()
+        begun: list[asyncio.Task[T]] = []
+
+        def start() -> None:
+            begun.append(asyncio.ensure_future(begin()))
+            begun[0].add_done_callback(hand_back)
+
+        def hand_back(task: asyncio.Task[T]) -> None:
+            error = asyncio.CancelledError() if task.cancelled() else task.exception()
+            with suppress(RuntimeError):  # the endpoint is closed, and nobody waits
+                here.call_soon_threadsafe(settle, task, error)
+
+        def settle(task: asyncio.Task[T], error: BaseException | None) -> None:
+            if waiting.done():
+                return
+            if isinstance(error, asyncio.CancelledError):
+                waiting.set_exception(_not_sampling())
+            elif error is not None:
+                waiting.set_exception(error)
+            else:
+                waiting.set_result(task.result())
+
         try:
+            if loop is None:
+                raise _not_sampling()
+            loop.call_soon_threadsafe(start)
             while not (await asyncio.wait({waiting}, timeout=1.0))[0]:
-                if loop.is_closed():  # what was handed over at its very end is never begun
-                    raise ApiError(503, "The run stopped sampling. Ask again.", code="not_sampling", retry_s=1)
+                if loop.is_closed():
+                    raise _not_sampling()
             return waiting.result()
-        except asyncio.CancelledError:
-            here = asyncio.current_task()
-            if here is not None and here.cancelling():
-                raise
-            raise ApiError(503, "The run stopped sampling. Ask again.", code="not_sampling", retry_s=1) from None
+        except RuntimeError as error:  # the loop was closed before the work was handed over
+            if loop is not None and loop.is_closed():
+                raise _not_sampling() from error
+            raise
         finally:
             waiting.cancel()
+            if begun and loop is not None and not begun[0].done():
+                with suppress(RuntimeError):
+                    loop.call_soon_threadsafe(begun[0].cancel)
 
     async def _turn(
         self,
@@ -189,6 +216,10 @@ class Training:
                 )
 
 
+def _not_sampling() -> ApiError:
+    return ApiError(503, "The run is not sampling. Ask again.", code="not_sampling", retry_s=1)
+
+
 @dataclass(frozen=True, slots=True)
 class Attempts:
     """The routes by which a program takes attempts up and ends them."""
@@ -224,7 +255,7 @@ class Attempts:
 
     async def _next(self) -> Attempt | None:
         try:
-            return await self.training.there(self.training.agents.take())
+            return await self.training.there(self.training.agents.take)
         except ApiError:  # the run has not begun to sample, or is done with it
             return None
 
@@ -236,7 +267,8 @@ class Attempts:
             raise ApiError(400, "parts are those of a reward: give reward too.", code="invalid_value", param="parts")
         score = None if earned.reward is None else Score(earned.reward, earned.parts)
         try:
-            value = await self.training.there(self.training.agents.finish(attempt, score, earned.metrics))
+            agents = self.training.agents
+            value = await self.training.there(lambda: agents.finish(attempt, score, earned.metrics))
         except AgentFailed as error:
             raise ApiError(400, str(error), code="invalid_value", param="reward") from None
         return JSONResponse({"reward": value if math.isfinite(value) else None})
@@ -249,7 +281,7 @@ class Attempts:
         async def fail() -> None:
             self.training.agents.fail(attempt, told.error)
 
-        await self.training.there(fail())
+        await self.training.there(fail)
         return JSONResponse({})
 
 
