@@ -77,7 +77,7 @@ def test_closing_an_environment_that_holds_nothing_is_fine() -> None:
 
 def test_an_unknown_name_is_answered_with_the_nearest() -> None:
     assert 'environment.name = "arithmetics" is unknown. Did you mean "arithmetic"?' in told("arithmetics")
-    assert "Known: arithmetic, file.py:ClassName, gymnasium, judge" in told("zzz")
+    assert "Known: agents, arithmetic, file.py:ClassName, gymnasium, judge" in told("zzz")
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """What it is worth that the agents of a turn run together: one turn that asks many agents, at once and one by one.
 
-    python bench/agents.py                       writes bench/results/agents.{md,json}; a few minutes
-    python bench/agents.py --agents 4,16,64 --tokens 64 --rounds 3
+    python bench/subagents.py                       writes bench/results/subagents.{md,json}; a few minutes
+    python bench/subagents.py --agents 4,16,64 --tokens 64 --rounds 3
 
 An orchestrator (a script) creates an agent and gives it N tasks in one turn, as `ratchet.environments.team` plays it;
 each task is answered by the project's engine with `--tokens` new tokens of a random policy. "together" lets all of
@@ -36,7 +36,7 @@ SIZES = {
     "10 M": TinySection(hidden=384, layers=6, query_heads=6, key_heads=2, head_size=64, intermediate=1152, context=512),
 }
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789 .,?:"
-OUT = Path(__file__).parent / "results" / "agents"
+OUT = Path(__file__).parent / "results" / "subagents"
 
 
 class Bench:
@@ -127,7 +127,7 @@ def main() -> None:
     lines = [
         "# Agents of one turn, together and one by one",
         "",
-        f"`python bench/agents.py`; {args.rounds} rounds.",
+        f"`python bench/subagents.py`; {args.rounds} rounds.",
         "",
     ]
     lines += ["| weights | agents | tokens | together, s | one by one, s | times faster (least to most) |"]
