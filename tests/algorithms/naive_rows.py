@@ -128,7 +128,7 @@ def naive_weights(row: str, options: Options, b: Batch, credit: Mapping[int, flo
 
     if sum(n * a for n, a in zip(lengths, credits, strict=True)) >= 0:
         return [1.0] * len(lengths)
-    cold, hot = float(options.get("temperature_min", 0.8)), 1e9
+    cold, hot = float(options.get("temperature_min", 0.8)), 1e15  # a sum just below 0 asks for more than 1e9
     if over_tokens(cold) < 0:
         hot = cold
     for _ in range(200):
