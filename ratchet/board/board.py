@@ -49,7 +49,7 @@ class Board:
 
     def changes(self) -> list[str]:
         """Return the ids of runs about which there is something new: in their files, or found by the diagnosis."""
-        return list(dict.fromkeys([*self.library.refresh(), *self.diagnosis.news()]))
+        return list(dict.fromkeys([*self.library.news(), *self.diagnosis.news()]))
 
     def runs(self) -> dict[str, Any]:
         """Return the list of runs, newest word first, and the settings in which they differ."""

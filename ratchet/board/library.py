@@ -31,32 +31,34 @@ class Library:
         if not folder.is_dir():
             raise ConfigError(f"{folder} is no folder. Name the folder that holds your runs, such as runs.")
         self.folder = folder.resolve()
-        self.version = 0
         self._lock = threading.Lock()
         self._records: dict[str, Record] = {}
         self._candidates: dict[str, Candidate] = {}
         self._found_at = self._looked_at = 0.0
-        self._untold: set[str] = set()
-        """What `look_at` found changed, and `refresh` has not returned yet."""
+        self._untold: dict[str, None] = {}
+        """Ids of what a look found changed and `news` has not returned yet, in order."""
 
-    def refresh(self, *, force: bool = False) -> list[str]:
-        """Look for new runs and for what is new in the known ones; return the ids that changed or are new or gone."""
+    def refresh(self, *, force: bool = False) -> None:
+        """Look for new runs and for what is new in the known ones, if the last look is not of this moment."""
         with self._lock:
             now = time.monotonic()
             if not force and now - self._looked_at < LOOK_EVERY_S:
-                return []
-            changed: list[str] = []
+                return
             if force or not self._found_at or now - self._found_at > FIND_EVERY_S:
-                changed += self._find()
+                self._find()
                 self._found_at = time.monotonic()
-            for id_, record in list(self._records.items()):
-                new = record.refresh() if isinstance(record, OwnRun) else record.look(self._candidates[id_])
-                if (new or id_ in self._untold) and id_ not in changed:
-                    changed.append(id_)
-            self._untold.clear()
+            for id_, record in self._records.items():
+                if record.refresh() if isinstance(record, OwnRun) else record.look(self._candidates[id_]):
+                    self._untold[id_] = None
             self._looked_at = time.monotonic()
-            self.version += bool(changed)
-            return changed
+
+    def news(self, *, force: bool = False) -> list[str]:
+        """Look, and return the ids that changed, are new or are gone since this was asked last, whoever looked."""
+        self.refresh(force=force)
+        with self._lock:
+            told = list(self._untold)
+            self._untold.clear()
+            return told
 
     def records(self) -> Mapping[str, Record]:
         """Return id -> run or log. Files that are no log of reinforcement learning are not among them."""
@@ -81,7 +83,7 @@ class Library:
         if isinstance(record, OwnRun):
             with self._lock:
                 if record.refresh():
-                    self._untold.add(id_)
+                    self._untold[id_] = None
         return record
 
     def name_of(self, record: Record) -> str:
@@ -90,15 +92,14 @@ class Library:
             return self.folder.name
         return record.path.relative_to(self.folder).as_posix()
 
-    def _find(self) -> list[str]:
+    def _find(self) -> None:
         own, logs = _walk(self.folder)
-        changed = []
         there = {_id(path, self.folder) for path in own}
         for path in own:
             id_ = _id(path, self.folder)
             if not isinstance(self._records.get(id_), OwnRun):
                 self._records[id_] = OwnRun(path)
-                changed.append(id_)
+                self._untold[id_] = None
         for candidate in logs[:MAX_LOGS]:
             id_ = _id(candidate.path, self.folder)
             there.add(id_)
@@ -107,8 +108,7 @@ class Library:
                 self._records[id_] = ForeignLog(candidate.path)
         for gone in self._records.keys() - there:
             del self._records[gone]
-            changed.append(gone)
-        return changed
+            self._untold[gone] = None
 
 
 def _walk(folder: Path) -> tuple[list[Path], list[Candidate]]:

@@ -13,7 +13,6 @@ import pytest
 from boards import MakeRun
 from starlette.testclient import TestClient
 
-from ratchet.board.board import Board
 from ratchet.store.control import Act, ask, is_alive, is_held, requests
 from ratchet.store.run_store import RunStore
 
@@ -32,28 +31,27 @@ def going_on(store: RunStore, waiting: dict[str, object] | None = None) -> Itera
         yield
 
 
-def acts(client: TestClient, board: Board, id_: str) -> list[str]:
-    board.library.refresh(force=True)  # else it looks twice a second
+def acts(client: TestClient, id_: str) -> list[str]:
     return list(client.get(f"/api/runs/{id_}").json()["acts"])
 
 
 def test_only_a_run_that_goes_on_on_this_machine_can_be_asked(
-    make_run: MakeRun, board: Board, client: TestClient, id_of: IdOf
+    make_run: MakeRun, client: TestClient, id_of: IdOf
 ) -> None:
     store = make_run("one", state="stopped")
     (store.folder / "checkpoints" / "step_000010").mkdir()
     id_ = id_of("one")
-    assert acts(client, board, id_) == ["roll_back"]
+    assert acts(client, id_) == ["roll_back"]
     answer = client.post(f"/api/runs/{id_}/acts", json={"act": "stop"}, headers=OWN)
     assert (answer.status_code, "stopped" in answer.json()["error"]) == (404, True)
     with going_on(store):
-        assert acts(client, board, id_) == ["pause", "checkpoint", "stop", "roll_back", "note"]
+        assert acts(client, id_) == ["pause", "checkpoint", "stop", "roll_back", "note"]
         answer = client.post(f"/api/runs/{id_}/acts", json={"act": "stop"}, headers=OWN)
         assert answer.json() == {"number": 1, "act": "stop"}
     with going_on(store, {"trainer": {"for": "pause", "since": 1.0}}):
-        assert "go_on" in acts(client, board, id_)
+        assert "go_on" in acts(client, id_)
     store.write_status({"state": "running", "pid": os.getpid(), "step": 3, "steps": 40, "waiting": {}})
-    assert acts(client, board, id_) == []  # copied from elsewhere: it says that it runs, and nobody holds it
+    assert acts(client, id_) == []  # copied from elsewhere: it says that it runs, and nobody holds it
     assert [r.act for r in requests(store.folder)] == [Act.STOP]
 
 

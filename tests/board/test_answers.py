@@ -87,17 +87,25 @@ def test_a_stalled_run_says_what_it_waits_for() -> None:
     assert "150 min" in now.detail
 
 
+def test_what_one_page_has_seen_the_others_still_hear_of(make_run: MakeRun, board: Board) -> None:
+    store = make_run("one", 3, state="stopped")
+    (id_,) = board.library.news(force=True)
+    store.append_metrics(row(3, 0.9))
+    assert board.run(id_)["step"] == 4
+    assert board.changes() == [id_]
+    assert board.changes() == []
+
+
 def test_a_run_is_read_while_it_is_written(make_run: MakeRun, board: Board) -> None:
     store = make_run("one", 3, state="stopped")
-    board.library.refresh(force=True)
-    id_ = next(iter(board.library.records()))
-    assert board.library.refresh(force=True) == []
+    (id_,) = board.library.news(force=True)
+    assert board.library.news(force=True) == []
     with (store.folder / "metrics.jsonl").open("ab") as file:
         file.write(json.dumps(row(3, 0.9)).encode()[:20])
     board.library.refresh(force=True)
     assert board.series(id_, ["reward/mean"])[0]["points"] == 3
     store.append_metrics(row(3, 0.9))  # the store cuts off the half line first
-    assert board.library.refresh(force=True) == [id_]
+    assert board.library.news(force=True) == [id_]
     assert board.series(id_, ["reward/mean"])[0]["y"][-1] == 0.9
 
 
