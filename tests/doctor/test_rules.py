@@ -167,3 +167,11 @@ def test_what_a_spike_in_the_newest_step_did_is_not_known_yet() -> None:
     later = [{**row, "step": 40 + i} for i, row in enumerate(rows[:10])]
     (known,) = LOOK["kl_spikes"](evidence_of_rows([*rows, *later]))
     assert known.sentence.endswith("the reward went on as before.")
+
+
+def test_a_pause_that_a_person_asked_for_is_not_idle_time() -> None:
+    rows = [{"step": i, "reward/mean": 0.5, "time/step": 1.0, "wait/trainer_for_groups": 0.1} for i in range(40)]
+    paused = [{**row, "wait/trainer_for_pause": 5.0} for row in rows]
+    assert list(LOOK["idle_time"](evidence_of_rows(paused))) == []
+    waited = [{**row, "wait/trainer_for_groups": 0.9} for row in rows]
+    assert [f.rule for f in LOOK["idle_time"](evidence_of_rows(waited))] == ["idle_time"]

@@ -107,7 +107,8 @@ def idle_time(evidence: Evidence) -> Iterator[Finding]:
     if step is None:
         return
     waits = evidence.names("wait/trainer_for_*") or evidence.names("wait/*")
-    waits = [n for n in waits if "explorer" not in n and "queue" not in n]
+    # That a person paused the run says nothing about how it is set.
+    waits = [n for n in waits if "explorer" not in n and "queue" not in n and not n.endswith("_for_pause")]
     overlapped = bool(evidence.setting("sync.offset") or evidence.setting("train.overlap")) or (
         evidence.framework != "ratchet"
     )
