@@ -192,7 +192,7 @@ class Agents(BaseModel):
         finally:
             self._forget(attempt)
 
-    async def take(self) -> Attempt | None:
+    def take(self) -> Attempt | None:
         """Return an attempt that nobody plays yet, if there is one; from now on its key opens it."""
         if not self._waiting:
             return None

@@ -115,25 +115,29 @@ class Training:
             400, "A run trains on conversations: use /v1/chat/completions.", code="invalid_value", param="prompt"
         )
 
-    async def there(self, begin: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    async def there(self, begin: Callable[[], Coroutine[Any, Any, T] | asyncio.Future[T]]) -> T:
         """Return what some work does in the event loop of the run. **Raises**: `ApiError` if the run is not sampling.
 
         The work is begun there and not here: what is handed over at the very end of that loop is then simply dropped.
+        Work that is done at once gives a future that is done, so that no task is left over when that loop ends.
         """
         loop, here = self.agents.loop, asyncio.get_running_loop()
         waiting: asyncio.Future[T] = here.create_future()
-        begun: list[asyncio.Task[T]] = []
+        begun: list[asyncio.Future[T]] = []
 
         def start() -> None:
             begun.append(asyncio.ensure_future(begin()))
-            begun[0].add_done_callback(hand_back)
+            if begun[0].done():
+                hand_back(begun[0])
+            else:
+                begun[0].add_done_callback(hand_back)
 
-        def hand_back(task: asyncio.Task[T]) -> None:
+        def hand_back(task: asyncio.Future[T]) -> None:
             error = asyncio.CancelledError() if task.cancelled() else task.exception()
             with suppress(RuntimeError):  # the endpoint is closed, and nobody waits
                 here.call_soon_threadsafe(settle, task, error)
 
-        def settle(task: asyncio.Task[T], error: BaseException | None) -> None:
+        def settle(task: asyncio.Future[T], error: BaseException | None) -> None:
             if waiting.done():
                 return
             if isinstance(error, asyncio.CancelledError):
@@ -216,6 +220,13 @@ class Training:
                 )
 
 
+def _done(result: T) -> asyncio.Future[T]:
+    """Return a future of the running loop that has its result."""
+    future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    future.set_result(result)
+    return future
+
+
 def _not_sampling() -> ApiError:
     return ApiError(503, "The run is not sampling. Ask again.", code="not_sampling", retry_s=1)
 
@@ -255,7 +266,7 @@ class Attempts:
 
     async def _next(self) -> Attempt | None:
         try:
-            return await self.training.there(self.training.agents.take)
+            return await self.training.there(lambda: _done(self.training.agents.take()))
         except ApiError:  # the run has not begun to sample, or is done with it
             return None
 
@@ -278,8 +289,10 @@ class Attempts:
         attempt = self.training.attempt(header_of(request))
         told = _read(Failed, await body_of(request, self.door))
 
-        async def fail() -> None:
+
+        def fail() -> asyncio.Future[None]:
             self.training.agents.fail(attempt, told.error)
+            return _done(None)
 
         await self.training.there(fail)
         return JSONResponse({})
