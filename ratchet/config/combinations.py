@@ -21,6 +21,7 @@ def refused(config: RunConfig) -> Iterator[str]:
     yield from _staleness(config)
     yield from _problems(config)
     yield from _adapter(config)
+    yield from _cluster(config)
 
 
 def _batches(config: RunConfig) -> Iterator[str]:
@@ -141,3 +142,24 @@ def _adapter(config: RunConfig) -> Iterator[str]:
         )
     if not lora.rank and (lora.four_bit or lora.targets):
         yield "policy.lora.four_bit and policy.lora.targets say nothing at policy.lora.rank = 0: set a rank, 16 say"
+
+
+def _cluster(config: RunConfig) -> Iterator[str]:
+    cluster = config.cluster
+    if cluster.shard == "full" and config.policy.lora.rank:
+        yield (
+            f'cluster.shard = "full" spreads the weights that are trained, and policy.lora.rank = '
+            f'{config.policy.lora.rank} trains few of them: set cluster.shard = "none"'
+        )
+    if cluster.shard == "full" and config.train.optimiser == "adamw_8bit":
+        yield (
+            'cluster.shard = "full" spreads the moments, which train.optimiser = "adamw_8bit" cannot: set '
+            'train.optimiser = "adamw"'
+        )
+    if cluster.name == "local":
+        for name, wanted in (("explorers", cluster.explorers != 1), ("address", bool(cluster.address))):
+            if wanted:
+                yield (
+                    f'cluster.{name} = {getattr(cluster, name)!r} is about Ray, and cluster.name = "local" starts '
+                    f'none: set cluster.name = "ray", or leave cluster.{name} out'
+                )

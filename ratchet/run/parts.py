@@ -31,6 +31,7 @@ from ratchet.environments.table import UsesSandbox, build_environment
 from ratchet.explore.recorded import RecordedGroups
 from ratchet.loggers.logger import About
 from ratchet.loggers.table import Loggers, Named
+from ratchet.policy.adapter import snapshot_of
 from ratchet.policy.hosted import HostedDecoder
 from ratchet.policy.policy import FrozenNetwork, Policy
 from ratchet.run.changes import settings_of
@@ -40,11 +41,13 @@ from ratchet.run.frozen import Frozen
 from ratchet.run.guard import Guard
 from ratchet.run.observer import Observer
 from ratchet.run.positives import Positives, check_positives
+from ratchet.run.ranks import Ranks
 from ratchet.run.source import Source, explorer_of
 from ratchet.run.sync import MemorySync
 from ratchet.run.waiting import Waits
 from ratchet.run.watching import Watching
 from ratchet.store.run_store import RunStore
+from ratchet.train.team import ALONE, Team
 from ratchet.train.trainer import Trainer
 
 PRINTABLE = "".join(chr(c) for c in range(32, 127)) + "\n"
@@ -82,6 +85,7 @@ class Parts:
     guard: Guard
     waits: Waits
     observer: Observer
+    ranks: Ranks
     loggers: Loggers
     engine_use: asyncio.Lock
     """Held by whoever samples: exploration and evaluation want different weights."""
@@ -101,6 +105,12 @@ def choose_device(config: RunConfig) -> torch.device:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise ConfigError('run.device = "cuda", but torch sees no GPU here. Set run.device = "cpu" or "auto".')
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def set_threads(config: RunConfig) -> None:
+    """Give torch the threads the config asks for; the ranks on one machine share its cores."""
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(config.run.threads or max(1, (os.cpu_count() or 1) // beside))
 
 
 def make_environment(config: RunConfig) -> Environment:
@@ -201,7 +211,7 @@ def assemble(
             ahead=config.sync.offset,
             done=state.step,
         ),
-        trainer=_trainer(config, algorithm, models),
+        trainer=make_trainer(config, algorithm, models, watching.ranks.team(config)),
         curriculum=curriculum,
         positives=Positives(config.positives, store, seed=seed, step=state.step),
         schedule=schedule,
@@ -209,6 +219,7 @@ def assemble(
         guard=Guard(config, store, schedule, watching.diagnose, watching.observer, step=state.step),
         waits=Waits(lambda: None),
         observer=watching.observer,
+        ranks=watching.ranks,
         engine_use=asyncio.Lock(),
         training=asyncio.Lock(),
         thread=_trainer_thread() if config.train.overlap else None,
@@ -230,7 +241,8 @@ def _loggers(config: RunConfig, store: RunStore, made: Sequence[Named]) -> Logge
     return Loggers(made, store, about, finish_s=config.log.finish_s)
 
 
-def _trainer(config: RunConfig, algorithm: Algorithm, models: Models) -> Trainer:
+def make_trainer(config: RunConfig, algorithm: Algorithm, models: Models, team: Team = ALONE) -> Trainer:
+    """Return the trainer of one rank."""
     return Trainer(
         models.policy,
         algorithm,
@@ -242,6 +254,7 @@ def _trainer(config: RunConfig, algorithm: Algorithm, models: Models) -> Trainer
         teacher=models.teacher,
         reward=config.reward,
         foreign=bool(config.data.from_run),
+        team=team,
     )
 
 
@@ -294,6 +307,17 @@ def teacher_of(config: RunConfig, algorithm: Algorithm, policy: Policy) -> Froze
     return teacher.decoder.requires_grad_(False)
 
 
+def starting_policy(config: RunConfig, policy: Policy, checkpoints: Path) -> FrozenNetwork | None:
+    """Return the policy that the run began with, which the KL is measured to."""
+    if not config.train.reference_kl:
+        return None
+    folder = checkpoint_path(checkpoints, 0)
+    if policy.origin.base is not None:  # the weights beneath the adapter are there already
+        assert isinstance(policy.decoder, HostedDecoder)
+        return snapshot_of(policy.decoder, folder)
+    return saved_policy(config, folder).decoder.requires_grad_(False)
+
+
 def make_algorithm(config: RunConfig) -> Algorithm:
     """Return the algorithm the config names.
 
@@ -317,10 +341,15 @@ def make_algorithm(config: RunConfig) -> Algorithm:
     return algorithm
 
 
-def check_critic(algorithm: Algorithm, policy: Policy) -> None:
+def check_critic(config: RunConfig, algorithm: Algorithm, policy: Policy) -> None:
     """Raise `ConfigError` for a critic that cannot be made of this policy."""
     if algorithm.critic is None:
         return
+    if config.cluster.shard == "full":
+        raise ConfigError(
+            f'algorithm.name = "{config.algorithm.name}" trains a critic, which cluster.shard = "full" cannot spread '
+            'yet. Set cluster.shard = "none", or take a method without a critic (grpo, rloo).'
+        )
     if policy.origin.base is not None:
         raise ConfigError(
             "algorithm.name trains a critic, which is a copy of all weights, and policy.lora trains an adapter only. "
