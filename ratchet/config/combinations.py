@@ -156,6 +156,22 @@ def _cluster(config: RunConfig) -> Iterator[str]:
             'cluster.shard = "full" spreads the moments, which train.optimiser = "adamw_8bit" cannot: set '
             'train.optimiser = "adamw"'
         )
+    if cluster.name == "ray":
+        if config.sync.partial_rollouts:
+            yield (
+                'cluster.name = "ray" hands weights to explorers between groups, and sync.partial_rollouts = true '
+                "wants them in the middle of answers: set it to false"
+            )
+        if config.data.from_run:
+            yield (
+                'cluster.name = "ray" starts explorers, and data.from_run leaves them nothing to do: set '
+                'cluster.name = "local"'
+            )
+        if cluster.ranks > 1:
+            yield (
+                f"cluster.ranks = {cluster.ranks} trains on several ranks of one machine, which is not built together "
+                'with cluster.name = "ray" yet: leave one of them out'
+            )
     if cluster.name == "local":
         for name, wanted in (("explorers", cluster.explorers != 1), ("address", bool(cluster.address))):
             if wanted:

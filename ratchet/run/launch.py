@@ -346,6 +346,8 @@ async def _until_stopped(parts: Parts) -> Decision | bool:
     finally:
         for number in handled:
             loop.remove_signal_handler(number)
+        if parts.far is not None:
+            await parts.far.close()
         await parts.frozen.close()
         parts.engine.close()
         parts.buffer.close()

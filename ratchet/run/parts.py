@@ -37,6 +37,7 @@ from ratchet.policy.policy import FrozenNetwork, Policy
 from ratchet.run.changes import settings_of
 from ratchet.run.checkpoint import RunState, checkpoint_path
 from ratchet.run.curriculum import Curriculum, check_problems
+from ratchet.run.far import FarGroups
 from ratchet.run.frozen import Frozen
 from ratchet.run.guard import Guard
 from ratchet.run.observer import Observer
@@ -76,6 +77,8 @@ class Parts:
     engine: Engine
     frozen: Frozen
     source: Source
+    far: FarGroups | None
+    """The source, where explorers live in other processes."""
     buffer: Buffer
     trainer: Trainer
     curriculum: Curriculum
@@ -194,6 +197,12 @@ def assemble(
     curriculum.restore(state.step)
     frozen = Frozen(config, checkpoint_path(store.folder / "checkpoints", 0), policy.device)
     mine = explorer_of(config, environment, engine, policy, plan, frozen, task_at=curriculum.task_at)
+    sync = MemorySync(engine, wanted, at_once=config.sync.partial_rollouts)
+    far = None
+    if config.cluster.name == "ray":
+        from ratchet.run.far_explorer import far_groups  # what it starts is made of these parts, in other processes
+
+        far = far_groups(config, store, plan, curriculum, sync, lambda: parts.state.step, lambda: _tell(parts))
     parts = Parts(
         config=config,
         plan=plan,
@@ -202,7 +211,8 @@ def assemble(
         policy=policy,
         engine=engine,
         frozen=frozen,
-        source=recorded or mine,
+        source=recorded or far or mine,
+        far=far,
         buffer=Buffer(
             table,
             config.buffer,
@@ -215,7 +225,7 @@ def assemble(
         curriculum=curriculum,
         positives=Positives(config.positives, store, seed=seed, step=state.step),
         schedule=schedule,
-        sync=MemorySync(engine, wanted, at_once=config.sync.partial_rollouts),
+        sync=sync,
         guard=Guard(config, store, schedule, watching.diagnose, watching.observer, step=state.step),
         waits=Waits(lambda: None),
         observer=watching.observer,
@@ -377,6 +387,7 @@ def _tell(parts: Parts) -> None:
             "step": parts.state.step,
             "steps": parts.config.train.steps,
             "waiting": now,
+            "actors": [] if parts.far is None else parts.far.doing(),
             "pid": os.getpid(),
             "time": time.time(),
         }
