@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -198,12 +199,8 @@ def assemble(
     frozen = Frozen(config, checkpoint_path(store.folder / "checkpoints", 0), policy.device)
     mine = explorer_of(config, environment, engine, policy, plan, frozen, task_at=curriculum.task_at)
     sync = MemorySync(engine, wanted, at_once=config.sync.partial_rollouts)
-    far = None
-    if config.cluster.name == "ray":
-        from ratchet.run.far_explorer import far_groups  # what it starts is made of these parts, in other processes
-
-        far = far_groups(config, store, plan, curriculum, sync, lambda: parts.state.step, lambda: _tell(parts))
-    parts = Parts(
+    far = _far_groups(config, store, plan, curriculum, sync, lambda: parts.state.step, lambda: _tell(parts))
+    parts: Parts = Parts(
         config=config,
         plan=plan,
         store=store,
@@ -238,6 +235,14 @@ def assemble(
     )
     parts.waits = Waits(lambda: _tell(parts))
     return parts
+
+
+def _far_groups(config: RunConfig, *wiring: Any) -> FarGroups | None:
+    if config.cluster.name != "ray":
+        return None
+    from ratchet.run.far_explorer import far_groups  # what it starts is made of these parts, in other processes
+
+    return far_groups(config, *wiring)
 
 
 def engine_for(config: RunConfig, policy: Policy, context: int) -> LocalEngine:
