@@ -209,7 +209,7 @@ def test_settings_that_exclude_each_other_are_refused(tree: dict[str, object], s
 @pytest.mark.slow  # three processes that each load torch
 def test_the_launcher_names_the_rank_that_was_killed_and_leaves_no_process(config: Config, tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
-    file.write_text(tomli_w.dumps(config("train.steps=100000", "cluster.ranks=2").model_dump(mode="json")))
+    file.write_text(tomli_w.dumps(config("train.steps=2000", "cluster.ranks=2").model_dump(mode="json")))
     command = [sys.executable, "-m", "ratchet", "train", str(file), "--plain"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     launcher = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
