@@ -16,7 +16,8 @@ from ratchet.core.task import Split
 from ratchet.engines.build import local_engine
 from ratchet.kernels.layout import layout_of, pack
 from ratchet.run.observer import Silent
-from ratchet.run.parts import fresh_policy, make_environment
+from ratchet.run.parts import make_environment
+from ratchet.run.policies import fresh_policy
 from ratchet.run.warm_start import warm_started
 
 PROMPTS, SAMPLES, STEPS, CLIP, LR = 32, 8, 30, 0.2, 3e-4

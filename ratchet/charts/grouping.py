@@ -23,6 +23,7 @@ SILENT = (
     "run.",
     "record.",
     "log.",
+    "cluster.",
     "eval.",
     "warm_start.cache",
     "buffer.url",

@@ -15,7 +15,8 @@ from ratchet.loggers.table import make_loggers
 from ratchet.policy.policy import Policy
 from ratchet.policy.template import prefix_breaks
 from ratchet.run.model import computed_by
-from ratchet.run.parts import choose_device, fresh_policy, make_algorithm, make_environment, plan_for
+from ratchet.run.parts import make_algorithm, make_environment, plan_for
+from ratchet.run.policies import choose_device, fresh_policy
 from ratchet.run.warm_start import cache_folder, warm_start_key
 from ratchet.sandbox.choose import open_box
 

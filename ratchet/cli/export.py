@@ -10,7 +10,7 @@ from ratchet.core.load import require_library
 from ratchet.policy.hub import check_push, push_folder
 from ratchet.policy.policy import Precision
 from ratchet.run.checkpoint import chosen_checkpoint
-from ratchet.run.parts import saved_policy
+from ratchet.run.policies import saved_policy
 from ratchet.store.run_store import RunStore
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ratchet.charts.text import sparkline
 from ratchet.charts.timeline import draw_timeline, timeline_of, write_page
@@ -28,6 +29,7 @@ def status_text(store: RunStore) -> str:
             lines.append(f"Its process is gone. Go on with: ratchet resume {store.folder}")
         for owner, wait in status["waiting"].items() if alive else ():
             lines.append(f"{owner} waits for {wait['for']} since {duration(time.time() - wait['since'])}")
+        lines += [actor_text(actor) for actor in status.get("actors", ()) if alive]
         if alive and not status["waiting"]:
             lines.append(f"busy; last word {duration(since)} ago")
     if "error" in status:
@@ -39,6 +41,17 @@ def status_text(store: RunStore) -> str:
         if series:
             lines.append(f"{label:>20}  {form.format(series[-1]):<14} {sparkline(series, width=40)}")
     return "\n".join(lines)
+
+
+def actor_text(actor: Mapping[str, Any]) -> str:
+    """Return who an actor is, where it lives, what it does, and since when."""
+    where = f" (pid {actor['pid']} on {actor['node']})" if "pid" in actor else ""
+    if "pid" not in actor:
+        return f"{actor['name']} is starting"
+    if not actor["plays"]:
+        return f"{actor['name']}{where} waits for a group to play"
+    groups = ", ".join(map(str, actor["plays"]))
+    return f"{actor['name']}{where} plays {groups} since {duration(time.time() - actor['since'])}"
 
 
 def rollouts_text(store: RunStore, step: int | None, count: int, tokens: bool) -> str:

@@ -20,7 +20,7 @@ from rich.text import Text
 from ratchet.cli.view import duration
 from ratchet.config.sweep import Cell, make_cells, read_sweep
 from ratchet.core.errors import ConfigError, RunError
-from ratchet.run.parts import choose_device
+from ratchet.run.policies import choose_device
 from ratchet.run.sweep import (
     ASKED,
     Ended,

@@ -22,6 +22,7 @@ def refused(config: RunConfig) -> Iterator[str]:
     yield from _problems(config)
     yield from _engine(config)
     yield from _adapter(config)
+    yield from _cluster(config)
 
 
 def _batches(config: RunConfig) -> Iterator[str]:
@@ -162,3 +163,50 @@ def _adapter(config: RunConfig) -> Iterator[str]:
         )
     if not lora.rank and (lora.four_bit or lora.targets):
         yield "policy.lora.four_bit and policy.lora.targets say nothing at policy.lora.rank = 0: set a rank, 16 say"
+
+
+def _cluster(config: RunConfig) -> Iterator[str]:
+    cluster = config.cluster
+    if cluster.shard == "full" and config.policy.lora.rank:
+        yield (
+            f'cluster.shard = "full" spreads the weights that are trained, and policy.lora.rank = '
+            f'{config.policy.lora.rank} trains few of them: set cluster.shard = "none"'
+        )
+    if cluster.shard == "full" and config.train.optimiser == "adamw_8bit":
+        yield (
+            'cluster.shard = "full" spreads the moments, which train.optimiser = "adamw_8bit" cannot: set '
+            'train.optimiser = "adamw"'
+        )
+    if cluster.name == "ray":
+        if config.sync.partial_rollouts:
+            yield (
+                'cluster.name = "ray" hands weights to explorers between groups, and sync.partial_rollouts = true '
+                "wants them in the middle of answers: set it to false"
+            )
+        if config.data.from_run:
+            yield (
+                'cluster.name = "ray" starts explorers, and data.from_run leaves them nothing to do: set '
+                'cluster.name = "local"'
+            )
+        if config.engine.name not in ("ratchet", "transformers"):
+            yield (
+                f'cluster.name = "ray" gives each explorer an engine in its own process, and engine.name = '
+                f'"{config.engine.name}" is another program: set engine.name = "ratchet", or cluster.name = "local"'
+            )
+        if config.environment.name == "agents":
+            yield (
+                'cluster.name = "ray" plays rollouts in processes of their own, and environment.name = "agents" hands '
+                'them out at one address: set cluster.name = "local"'
+            )
+        if cluster.ranks > 1:
+            yield (
+                f"cluster.ranks = {cluster.ranks} trains on several ranks of one machine, which is not built together "
+                'with cluster.name = "ray" yet: leave one of them out'
+            )
+    if cluster.name == "local":
+        for name, wanted in (("explorers", cluster.explorers != 1), ("address", bool(cluster.address))):
+            if wanted:
+                yield (
+                    f'cluster.{name} = {getattr(cluster, name)!r} is about Ray, and cluster.name = "local" starts '
+                    f'none: set cluster.name = "ray", or leave cluster.{name} out'
+                )

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from ratchet.config.cluster import ClusterSection
 from ratchet.config.combinations import refused
 from ratchet.config.curve import PositiveCurve, WholeCurve
 from ratchet.config.guard import GuardSection
@@ -306,6 +307,7 @@ class RunConfig(Section):
     record: RecordSection = Field(default_factory=RecordSection)
     log: LogSection = Field(default_factory=LogSection)
     guard: GuardSection = Field(default_factory=GuardSection)
+    cluster: ClusterSection = Field(default_factory=ClusterSection)
 
     @property
     def train_prompts(self) -> int:

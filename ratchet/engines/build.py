@@ -139,7 +139,7 @@ def engine_for(config: EngineSection, policy: Policy, *, context: int, sampling:
         context=context,
         max_rows=config.max_rows,
         note=note,
-        digest=policy.fingerprint_of,
+        digest=policy.fingerprint,
     )
 
 

@@ -219,7 +219,8 @@ class _TokenStats(torch.autograd.Function):
 
 
 def _log_softmax(hidden: Tensor, head: Tensor, temperature: float, product) -> Tensor:  # type: ignore[no-untyped-def]
-    logits = product(hidden, head, None).float()
+    logits = product(hidden, head, None)
+    logits = logits if logits.dtype == torch.float64 else logits.float()
     return (logits if temperature == 1.0 else logits / temperature).log_softmax(-1)
 
 

@@ -7,6 +7,8 @@ their arithmetic; `policy.checkpoint` splits and joins them when it reads and wr
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +38,10 @@ class Layer(nn.Module):
         self.gate_up_bias = nn.Parameter(torch.zeros(2 * shape.intermediate)) if shape.mlp_bias else None
         self.down = nn.Parameter(torch.empty(shape.hidden, shape.intermediate))
         self.down_bias = nn.Parameter(torch.zeros(shape.hidden)) if shape.mlp_bias else None
+
+    def forward(self, x: Tensor, through: Callable[[Layer, Tensor], Tensor]) -> Tensor:
+        """Return ``through(self, x)``. Only a call of a module tells FSDP2 that the module's weights are needed."""
+        return through(self, x)
 
 
 def after_attention(ops: Ops, layer: Layer, x: Tensor, mixed: Tensor, eps: float) -> Tensor:
@@ -75,18 +81,15 @@ class Decoder(nn.Module):
         x = torch.nn.functional.embedding(tokens, self.embedding)
         again = self.checkpointing and torch.is_grad_enabled()
         for i, layer in enumerate(self.layers):
-            assert isinstance(layer, Layer)
-            if again:
-                x = checkpoint(self._through, layer, self.turns(i), x, layout, use_reentrant=False)
-            else:
-                x = self._through(layer, self.turns(i), x, layout)
+            through = partial(self._through, self.turns(i), layout)
+            x = checkpoint(layer, x, through, use_reentrant=False) if again else layer(x, through)
         return self.ops.rms_norm(x, self.final_norm, self.shape.norm_eps)
 
     def turns(self, layer: int) -> Tensor:
         """Return the rotary table of a layer."""
         return self.upright if layer in self.shape.unrotated else self.cos_sin
 
-    def _through(self, layer: Layer, table: Tensor, x: Tensor, layout: Layout) -> Tensor:
+    def _through(self, table: Tensor, layout: Layout, layer: Layer, x: Tensor) -> Tensor:
         ops, eps = self.ops, self.shape.norm_eps
         qkv = ops.linear(ops.rms_norm(x, layer.attn_norm, eps), layer.qkv, layer.qkv_bias)
         mixed = ops.attention(qkv, self.heads, layer.q_norm, layer.k_norm, table, eps, layout)

@@ -125,13 +125,9 @@ class Policy:
             return adapter_weights(self.decoder)
         return {name: p.detach() for name, p in self.decoder.named_parameters()}
 
-    def fingerprint(self) -> str:
-        """Return a digest of the weights: twelve hexadecimal digits."""
-        return self.fingerprint_of(self.weights())
-
-    def fingerprint_of(self, weights: Mapping[str, Tensor]) -> str:
-        """Return the digest of the policy with other weights, such as `weights` gives."""
-        own = fingerprint(weights)
+    def fingerprint(self, weights: Mapping[str, Tensor] | None = None) -> str:
+        """Return a digest of the weights, or of others such as `weights` gives: twelve hexadecimal digits."""
+        own = fingerprint(self.weights() if weights is None else weights)
         base = self.origin.base
         return own if base is None else hashlib.blake2b(f"{base.fingerprint} {own}".encode(), digest_size=6).hexdigest()
 

@@ -13,8 +13,8 @@ from ratchet.core.errors import ConfigError
 WITHOUT_EFFECT = ("run.folder", "run.name", "train.worst_case_first")
 """Where a run lies: folders may be moved. What is tried before it and changes nothing."""
 
-LOGGERS = "log."
-"""Who is told of a run changes nothing in it: no agreement is asked for."""
+UNFELT = ("log.", "cluster.")
+"""Who is told of a run, and how many processes share its work, changes nothing in it: no agreement is asked for."""
 
 FIXED = ("policy.model", "policy.tiny", "policy.lora", "run.seed", "buffer.kind", "explore.prompts_per_step")
 """What weights and data were made with, and what the place in the data is counted in: another value is another run."""
@@ -48,7 +48,7 @@ def accept(found: list[Change], *, accepted: bool, resume: str) -> None:
             f"A run cannot go on with another {fixed[0].key} ({shown(fixed[0].before)} -> {shown(fixed[0].after)}): "
             "put the old value back, or start a new run."
         )
-    felt = [c for c in found if not c.key.startswith(LOGGERS)]
+    felt = [c for c in found if not c.key.startswith(UNFELT)]
     if felt and not accepted:
         listed = "; ".join(str(c) for c in felt)
         raise ConfigError(

@@ -1,7 +1,7 @@
 """Checkpoints: the full state of a run as a folder that is also a Hugging Face checkpoint.
 
     config.json model.safetensors tokenizer.json ...   the policy
-    optimiser.safetensors                              the optimiser's moments
+    optimiser.safetensors ...                          the optimiser's moments, from several ranks in several files
     sampler_000040.safetensors ...                     older weights that steps to come are sampled with
     state.json                                         counters, fingerprints
     MANIFEST.json                                      sha256 of every file; written last
@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ratchet.core.errors import CheckpointError, ConfigError
+from ratchet.core.errors import CheckpointError, ConfigError, RunError
 from ratchet.policy.policy import Policy
+from ratchet.run.moments import Moments, write_moments
 
 MANIFEST = "MANIFEST.json"
 
@@ -82,14 +83,20 @@ def write_checkpoint(
     state: RunState,
     optimiser: Mapping[str, Tensor],
     samplers: Mapping[int, Mapping[str, Tensor]],
+    *,
+    others: Callable[[Path], None] = lambda folder: None,
 ) -> Path:
-    """Write the checkpoint of `state` below `folder` and return its path. Raises `CheckpointError`."""
+    """Write the checkpoint of `state` below `folder` and return its path. Raises `CheckpointError`.
+
+    `others` has the other ranks write their parts into the folder it is given, and returns when all have.
+    """
     final = checkpoint_path(folder, state.step)
     part = folder / f".{final.name}.part"
     try:
         shutil.rmtree(part, ignore_errors=True)
         policy.save(part)
-        save_file({k: v.contiguous() for k, v in optimiser.items()}, part / "optimiser.safetensors")
+        write_moments(part, optimiser, rank=0)
+        others(part)
         for version, sampler in samplers.items():
             save_file({k: v.contiguous() for k, v in sampler.items()}, _sampler_path(part, version))
         (part / "state.json").write_text(json.dumps(asdict(state), indent=2) + "\n")
@@ -97,6 +104,9 @@ def write_checkpoint(
         shutil.rmtree(final, ignore_errors=True)
         part.rename(final)
         _flush(folder)
+    except RunError:  # another rank's part
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     except DISK_ERRORS as error:
         shutil.rmtree(part, ignore_errors=True)
         raise CheckpointError(
@@ -181,7 +191,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(
         folder=path,
         state=state,
-        optimiser=load_file(path / "optimiser.safetensors"),
+        optimiser=Moments(path),
         samplers={int(v): load_file(_sampler_path(path, int(v))) for v in state.samplers},
     )
 

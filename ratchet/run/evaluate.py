@@ -20,7 +20,8 @@ from ratchet.policy.tokenizer import Tokenizer
 from ratchet.run.checkpoint import checkpoint_path, chosen_checkpoint
 from ratchet.run.endpoint import open_endpoint
 from ratchet.run.frozen import Frozen
-from ratchet.run.parts import Parts, make_environment, plan_for, saved_policy
+from ratchet.run.parts import Parts, make_environment, plan_for
+from ratchet.run.policies import saved_policy
 from ratchet.run.source import sampling_of
 from ratchet.store.run_store import RunStore
 

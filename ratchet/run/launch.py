@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import shlex
 import signal
 import time
@@ -13,8 +12,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ratchet.algorithms.algorithm import Algorithm
 from ratchet.config.plan import Plan
@@ -27,9 +24,6 @@ from ratchet.engines.build import check_engine
 from ratchet.environments.table import UsesSandbox, close_environment
 from ratchet.explore.recorded import RecordedGroups
 from ratchet.loggers.table import make_loggers
-from ratchet.policy.adapter import snapshot_of
-from ratchet.policy.hosted import HostedDecoder
-from ratchet.policy.policy import FrozenNetwork, Policy
 from ratchet.rewards.probe import probe, verdict
 from ratchet.run.alarms import online_alarms
 from ratchet.run.changes import Change, accept, changes
@@ -38,6 +32,7 @@ from ratchet.run.control import done, past_requests
 from ratchet.run.endpoint import open_endpoint
 from ratchet.run.finish import finish
 from ratchet.run.folder import check_writable, choose_folder
+from ratchet.run.follow import follow
 from ratchet.run.guard import Decision, Diagnose, Halt, TurnBack
 from ratchet.run.lock import alone
 from ratchet.run.loops import checkpoint, remove_old_checkpoints, run_loops, tell_loggers
@@ -45,21 +40,26 @@ from ratchet.run.machine import describe_environment
 from ratchet.run.model import rehearse, tell_model
 from ratchet.run.observer import Observer, Silent
 from ratchet.run.parts import (
-    Models,
     Parts,
     assemble,
     buffer_name,
     buffer_table,
     check_buffer,
-    check_critic,
-    choose_device,
-    fresh_policy,
     make_algorithm,
     make_environment,
     plan_for,
+    set_threads,
+)
+from ratchet.run.policies import (
+    Models,
+    check_critic,
+    choose_device,
+    fresh_policy,
     saved_policy,
+    starting_policy,
     teacher_of,
 )
+from ratchet.run.ranks import Begin, Ranks, check_number, connected
 from ratchet.run.source import recorded_groups, sampling_of
 from ratchet.run.sync import Weights, frozen
 from ratchet.run.turning import clear_away, declare, pending
@@ -83,18 +83,28 @@ class RunResult:
 def train(config: RunConfig, observer: Observer | None = None, *, diagnose: Diagnose = online_alarms) -> RunResult:
     """Run a config from its beginning to its end. Raises `ConfigError` or `RunError`.
 
-    `diagnose` is what the guard goes by, if the config enables it: the doctor's online rules, or others.
+    `diagnose` is what the guard goes by, if the config enables it: the doctor's online rules, or others. A process that
+    torchrun started as rank 1 or later trains along with rank 0, and returns when the run ends.
     """
-    observer = observer or Silent()
+    with connected() as ranks:
+        check_number(config, ranks.size)
+        if ranks.rank:
+            follow(ranks)
+            return RunResult(Path(config.run.folder), finished=True)
+        return _begun(config, observer or Silent(), diagnose, ranks)
+
+
+def _begun(config: RunConfig, observer: Observer, diagnose: Diagnose, ranks: Ranks) -> RunResult:
+    """Run a config from its beginning, as rank 0."""
     set_threads(config)
     algorithm = make_algorithm(config)
     check_buffer(config)
     check_engine(config.engine, sampling_of(config))
-    watching = Watching(observer, diagnose, make_loggers(config.log))
+    watching = Watching(observer, diagnose, make_loggers(config.log), ranks)
     environment = make_environment(config)
     try:
         policy = fresh_policy(config, environment)
-        check_critic(algorithm, policy)
+        check_critic(config, algorithm, policy)
         plan = plan_for(config, policy, environment)
         recorded = recorded_groups(config, policy)
         teacher = teacher_of(config, algorithm, policy)
@@ -111,7 +121,7 @@ def train(config: RunConfig, observer: Observer | None = None, *, diagnose: Diag
             parts.store.append_event("reward_probe", 0, rows=probed)
             if isinstance(environment, UsesSandbox):
                 parts.store.append_event("sandbox", 0, **config.sandbox.model_dump(mode="json"))
-            checkpoint(parts)
+            ranks.tell(Begin(config, checkpoint(parts)))
             tell_model(parts)
             rehearse(parts)
             return _drive(parts, watching)
@@ -133,8 +143,12 @@ def resume(
     so far is refused unless `accept_changes`; the changes are then an event of the run.
     """
     store = RunStore.open(folder)
-    with alone(folder):
-        return _resumed(store, observer or Silent(), diagnose, words, accept_changes)
+    with connected() as ranks:
+        if ranks.rank:
+            follow(ranks)
+            return RunResult(folder, finished=True)
+        with alone(folder):
+            return _resumed(store, Watching(observer or Silent(), diagnose, (), ranks), words, accept_changes)
 
 
 def _assembled(
@@ -160,16 +174,15 @@ def _assembled(
     return parts
 
 
-def _resumed(
-    store: RunStore, observer: Observer, diagnose: Diagnose, words: Sequence[str], accept_changes: bool
-) -> RunResult:
+def _resumed(store: RunStore, watching: Watching, words: Sequence[str], accept_changes: bool) -> RunResult:
     """Go on with a run that nobody else works on."""
-    folder = store.folder
+    folder, observer = store.folder, watching.observer
     turn = _pending_turn(store)
     tree = store.config_tree() if turn is None else clear_away(store, turn)
     for word in words:
         tree = merge(tree, parse_override(word))
     config = config_from_tree(tree)
+    check_number(config, watching.ranks.size)
     set_threads(config)
     path, complaints = newest_sound(folder / "checkpoints")
     saved = read_checkpoint(path)
@@ -182,7 +195,7 @@ def _resumed(
     if saved.state.step >= config.train.steps and _has_ended(store):
         observer.note(f"{folder} is finished: all {config.train.steps} steps are done.")
         return RunResult(folder, finished=True)
-    watching = Watching(observer, diagnose, make_loggers(config.log))
+    watching = replace(watching, loggers=make_loggers(config.log))
     environment = make_environment(config)
     try:
         parts = _reassembled(config, store, saved, found, environment, watching, turn)
@@ -240,7 +253,7 @@ def _reassembled(
         raise RunError(
             f"{saved.folder}: the weights are not those of its state.json. Remove this folder and resume again."
         )
-    models = Models(policy, _first(config, policy, saved.folder.parent), teacher_of(config, algorithm, policy))
+    models = Models(policy, starting_policy(config, policy, saved.folder.parent), teacher_of(config, algorithm, policy))
     recorded = recorded_groups(config, policy)
     plan = plan_for(config, policy, environment)
     open_endpoint(config, environment, policy.tokenizer, observer)
@@ -253,7 +266,9 @@ def _reassembled(
     known = {int(version): made for version, made in state.fingerprints.items()}
     kept = table.rewind(state.step, known, past=config.buffer.kind == "replay", ahead=turn is None)
     parts = assemble(config, algorithm, store, models, plan, environment, state, table, recorded, watching)
-    parts.trainer.restore(saved.optimiser, moments=turn is None or not turn.get("fresh_optimiser"))
+    moments = turn is None or not turn.get("fresh_optimiser")
+    parts.trainer.restore(saved.optimiser, moments=moments)
+    parts.ranks.tell(Begin(config, saved.folder, moments))
     parts.fingerprints |= known
     parts.sync.offer(frozen(policy.weights(), state.version, state.fingerprint))
     for version, tensors in saved.samplers.items():
@@ -273,22 +288,6 @@ def _reassembled(
     if config.sync.partial_rollouts:
         observer.note("sync.partial_rollouts: what follows depends on timing and will not repeat bit for bit.")
     return parts
-
-
-def _first(config: RunConfig, policy: Policy, checkpoints: Path) -> FrozenNetwork | None:
-    """Return the policy that the run began with, which the KL is measured to."""
-    if not config.train.reference_kl:
-        return None
-    folder = checkpoint_path(checkpoints, 0)
-    if policy.origin.base is not None:  # the weights beneath the adapter are there already
-        assert isinstance(policy.decoder, HostedDecoder)
-        return snapshot_of(policy.decoder, folder)
-    return saved_policy(config, folder).decoder.requires_grad_(False)
-
-
-def set_threads(config: RunConfig) -> None:
-    """Give torch the threads the config asks for."""
-    torch.set_num_threads(config.run.threads or os.cpu_count() or 1)
 
 
 def probe_reward(config: RunConfig, environment: Environment, observer: Observer) -> list[dict[str, Any]]:
@@ -362,6 +361,8 @@ async def _until_stopped(parts: Parts) -> Decision | bool:
     finally:
         for number in handled:
             loop.remove_signal_handler(number)
+        if parts.far is not None:
+            await parts.far.close()
         await parts.frozen.close()
         parts.engine.close()
         parts.buffer.close()

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from ratchet.buffer.buffer import Taken
 from ratchet.core.errors import RunError
@@ -18,6 +19,7 @@ from ratchet.run.gate import check_versions, first_step_gate
 from ratchet.run.guard import Decision
 from ratchet.run.machine import resident_bytes
 from ratchet.run.parts import Parts
+from ratchet.run.ranks import Step
 from ratchet.run.source import explorer_of, sampling_of
 from ratchet.train.ledger import ledger
 from ratchet.train.trainer import StepReport
@@ -154,10 +156,14 @@ async def prepare(p: Parts, k: int) -> None:
 
 
 async def train_step(p: Parts, k: int, groups: Sequence[Group], again: Sequence[Positive]) -> StepReport:
-    """Train on some groups, in a thread if the sampler is to work on meanwhile."""
-    if p.thread is None:
-        return p.trainer.step(groups, k, again)
-    return await asyncio.get_running_loop().run_in_executor(p.thread, p.trainer.step, groups, k, again)
+    """Train on some groups, in a thread if the sampler is to work on meanwhile; all ranks together."""
+
+    def train() -> StepReport:
+        p.ranks.tell(Step(groups, k, again))
+        with p.ranks.together():
+            return p.trainer.step(groups, k, again)
+
+    return train() if p.thread is None else await asyncio.get_running_loop().run_in_executor(p.thread, train)
 
 
 def fates(p: Parts, taken: Taken) -> Mapping[str, int]:
@@ -206,8 +212,8 @@ def checkpoint_if_due(p: Parts, row: Mapping[str, float]) -> None:
     checkpoint(p)
 
 
-def checkpoint(p: Parts) -> None:
-    """Write the state of the run, then remove checkpoints that need not stay."""
+def checkpoint(p: Parts) -> Path:
+    """Write the state of the run, then remove checkpoints that need not stay. Return where it lies."""
     p.sync.retire(p.schedule.version_for(p.state.step))
     older = [w for w in p.sync.kept() if w.version < p.state.version]
     held = {*p.buffer.versions(), *p.positives.versions(), p.state.version, *(w.version for w in older)}
@@ -218,11 +224,13 @@ def checkpoint(p: Parts) -> None:
     )
     folder = p.store.folder / "checkpoints"
     p.buffer.flush()
+    samplers = {w.version: w.tensors for w in older}
     path = write_checkpoint(
-        folder, p.policy, p.state, p.trainer.state(), samplers={w.version: w.tensors for w in older}
+        folder, p.policy, p.state, p.trainer.state(), samplers, others=lambda at: p.ranks.save(at, p.state.fingerprint)
     )
     p.store.append_event("checkpoint", p.state.step, path=str(path.relative_to(p.store.folder)))
     remove_old_checkpoints(p)
+    return path
 
 
 def remove_old_checkpoints(p: Parts) -> None:

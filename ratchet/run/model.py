@@ -19,6 +19,7 @@ from ratchet.engines.local import LocalEngine
 from ratchet.policy.policy import Policy
 from ratchet.policy.template import prefix_breaks
 from ratchet.run.parts import Parts
+from ratchet.run.ranks import Rehearse
 
 SHORT_OF_MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 """What torch says when memory runs out, in errors that have no class of their own."""
@@ -73,6 +74,7 @@ def rehearse(parts: Parts) -> None:
             parts.engine.rehearse(np.zeros(prompt, dtype=np.int32), rows, answer)
     longest = max(prompt + answer, config.train.micro_batch_tokens)
     with _advised(config, f"training on a pass of {longest:,} tokens", TRAINING_ADVICE):
+        parts.ranks.tell(Rehearse(prompt, answer))
         parts.trainer.rehearse(prompt, answer)
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
     facts = {"rows": rows, "tokens": longest, "seconds": round(time.perf_counter() - started, 3), "peak_bytes": peak}

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,45 +20,34 @@ from ratchet.buffer.groups import GroupTable
 from ratchet.buffer.priority import priority_from
 from ratchet.config.plan import Plan, make_plan
 from ratchet.config.schedule import Schedule
-from ratchet.config.schema import LoraSection, RunConfig
+from ratchet.config.schema import RunConfig
 from ratchet.core.errors import ConfigError
 from ratchet.core.protocols import Engine, Environment
 from ratchet.core.task import Split
 from ratchet.engines.build import engine_for
-from ratchet.environments.single_turn import Alphabet
 from ratchet.environments.table import UsesSandbox, build_environment
 from ratchet.explore.recorded import RecordedGroups
 from ratchet.loggers.logger import About
 from ratchet.loggers.table import Loggers, Named
-from ratchet.policy.hosted import HostedDecoder
-from ratchet.policy.policy import FrozenNetwork, Policy
+from ratchet.policy.policy import Policy
 from ratchet.run.changes import settings_of
 from ratchet.run.checkpoint import RunState, checkpoint_path
 from ratchet.run.control import Control
 from ratchet.run.curriculum import Curriculum, check_problems
+from ratchet.run.far import FarGroups
 from ratchet.run.frozen import Frozen
 from ratchet.run.guard import Guard
 from ratchet.run.observer import Observer
+from ratchet.run.policies import Models
 from ratchet.run.positives import Positives, check_positives
+from ratchet.run.ranks import Ranks
 from ratchet.run.source import Source, explorer_of, sampling_of
 from ratchet.run.sync import MemorySync
 from ratchet.run.waiting import Waits
 from ratchet.run.watching import Watching
 from ratchet.store.run_store import RunStore
+from ratchet.train.team import ALONE, Team
 from ratchet.train.trainer import Trainer
-
-PRINTABLE = "".join(chr(c) for c in range(32, 127)) + "\n"
-"""What a tiny tokenizer knows when its environment does not say."""
-
-
-@dataclass(frozen=True, slots=True)
-class Models:
-    """The policy and the frozen decoders that training looks at."""
-
-    policy: Policy
-    reference: FrozenNetwork | None
-    """The starting policy, which the KL is measured to."""
-    teacher: FrozenNetwork | None
 
 
 @dataclass(slots=True)
@@ -73,6 +62,8 @@ class Parts:
     engine: Engine
     frozen: Frozen
     source: Source
+    far: FarGroups | None
+    """The source, where explorers live in other processes."""
     buffer: Buffer
     trainer: Trainer
     curriculum: Curriculum
@@ -83,6 +74,7 @@ class Parts:
     waits: Waits
     control: Control
     observer: Observer
+    ranks: Ranks
     loggers: Loggers
     engine_use: asyncio.Lock
     """Held by whoever samples: exploration and evaluation want different weights."""
@@ -96,12 +88,10 @@ class Parts:
     """Version -> fingerprint of the weights the trainer produced."""
 
 
-def choose_device(config: RunConfig) -> torch.device:
-    """Return the device the config asks for. Raises `ConfigError` if it is not there."""
-    wanted = config.run.device
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise ConfigError('run.device = "cuda", but torch sees no GPU here. Set run.device = "cpu" or "auto".')
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+def set_threads(config: RunConfig) -> None:
+    """Give torch the threads the config asks for; the ranks on one machine share its cores."""
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(config.run.threads or max(1, (os.cpu_count() or 1) // beside))
 
 
 def make_environment(config: RunConfig) -> Environment:
@@ -110,35 +100,6 @@ def make_environment(config: RunConfig) -> Environment:
     if isinstance(environment, UsesSandbox):
         environment.use_sandbox(config.sandbox)
     return environment
-
-
-def fresh_policy(config: RunConfig, environment: Environment) -> Policy:
-    """Return the policy a run starts from, before its warm start."""
-    device = choose_device(config)
-    if config.policy.model:
-        asked, dtype = config.policy, config.policy.dtype
-        return Policy.load(config.policy.model, device=device, dtype=dtype, asked=asked, seed=config.run.seed)
-    words, characters = (
-        (environment.words, environment.characters) if isinstance(environment, Alphabet) else ((), PRINTABLE)
-    )
-    return Policy.tiny(
-        config.policy.tiny,
-        words=words,
-        characters=characters,
-        seed=config.run.seed,
-        device=device,
-        dtype=config.policy.dtype,
-    )
-
-
-def saved_policy(config: RunConfig, folder: Path | str, *, device: torch.device | str = "") -> Policy:
-    """Return the policy of a checkpoint, or of another model folder, as the config wants models to be computed.
-
-    It lives on the run's device unless another is named. What a checkpoint holds itself is not asked for again: a chat
-    template, an adapter.
-    """
-    asked = config.policy.model_copy(update={"chat_template": "", "lora": LoraSection()})
-    return Policy.load(folder, device=device or choose_device(config), dtype=config.policy.dtype, asked=asked)
 
 
 def plan_for(config: RunConfig, policy: Policy, environment: Environment) -> Plan:
@@ -185,7 +146,9 @@ def assemble(
     curriculum.restore(state.step)
     frozen = Frozen(config, checkpoint_path(store.folder / "checkpoints", 0), policy.device)
     mine = explorer_of(config, environment, engine, policy, plan, frozen, task_at=curriculum.task_at)
-    parts = Parts(
+    sync = MemorySync(engine, wanted, at_once=config.sync.partial_rollouts)
+    far = _far_groups(config, store, plan, curriculum, sync, lambda: parts.state.step, lambda: _tell(parts))
+    parts: Parts = Parts(
         config=config,
         plan=plan,
         store=store,
@@ -193,7 +156,8 @@ def assemble(
         policy=policy,
         engine=engine,
         frozen=frozen,
-        source=recorded or mine,
+        source=recorded or far or mine,
+        far=far,
         buffer=Buffer(
             table,
             config.buffer,
@@ -202,15 +166,16 @@ def assemble(
             ahead=config.sync.offset,
             done=state.step,
         ),
-        trainer=_trainer(config, algorithm, models),
+        trainer=make_trainer(config, algorithm, models, watching.ranks.team(config)),
         curriculum=curriculum,
         positives=Positives(config.positives, store, seed=seed, step=state.step),
         schedule=schedule,
-        sync=MemorySync(engine, wanted, at_once=config.sync.partial_rollouts),
+        sync=sync,
         guard=Guard(config, store, schedule, watching.diagnose, watching.observer, step=state.step),
         waits=Waits(lambda: None),
         control=Control(config, store),
         observer=watching.observer,
+        ranks=watching.ranks,
         engine_use=asyncio.Lock(),
         training=asyncio.Lock(),
         thread=_trainer_thread() if config.train.overlap else None,
@@ -232,13 +197,22 @@ def _engine(config: RunConfig, policy: Policy, plan: Plan, store: RunStore, obse
     return engine_for(config.engine, policy, context=plan.context_tokens, sampling=sampling, note=note)
 
 
+def _far_groups(config: RunConfig, *wiring: Any) -> FarGroups | None:
+    if config.cluster.name != "ray":
+        return None
+    from ratchet.run.far_explorer import far_groups  # what it starts is made of these parts, in other processes
+
+    return far_groups(config, *wiring)
+
+
 def _loggers(config: RunConfig, store: RunStore, made: Sequence[Named]) -> Loggers:
     folder = store.folder.resolve()
     about = About(folder.name, folder, config.run.study, settings_of(config.model_dump(mode="json")))
     return Loggers(made, store, about, finish_s=config.log.finish_s)
 
 
-def _trainer(config: RunConfig, algorithm: Algorithm, models: Models) -> Trainer:
+def make_trainer(config: RunConfig, algorithm: Algorithm, models: Models, team: Team = ALONE) -> Trainer:
+    """Return the trainer of one rank."""
     return Trainer(
         models.policy,
         algorithm,
@@ -250,6 +224,7 @@ def _trainer(config: RunConfig, algorithm: Algorithm, models: Models) -> Trainer
         teacher=models.teacher,
         reward=config.reward,
         foreign=bool(config.data.from_run),
+        team=team,
     )
 
 
@@ -275,33 +250,6 @@ def check_buffer(config: RunConfig) -> None:
         Database.connect(config.buffer.url, create=True).close()
 
 
-def teacher_of(config: RunConfig, algorithm: Algorithm, policy: Policy) -> FrozenNetwork | None:
-    """Return the frozen teacher where the algorithm needs one.
-
-    Raises `ConfigError` if there is none, one that nobody asks, or one that speaks other tokens.
-    """
-    folder, needed = config.policy.teacher, "teacher" in algorithm.needs
-    if not folder and not needed:
-        return None
-    if not folder:
-        raise ConfigError(
-            f'algorithm.name = "{config.algorithm.name}" learns from a teacher, but policy.teacher is empty. Set it to '
-            "the folder of a Hugging Face checkpoint with the policy's tokenizer."
-        )
-    if not needed:
-        raise ConfigError(
-            f'policy.teacher = "{folder}" is given, but algorithm.name = "{config.algorithm.name}" asks no teacher. '
-            'Leave it out, or set algorithm.name = "distill".'
-        )
-    teacher = saved_policy(config, folder)
-    if teacher.tokenizer.fingerprint != policy.tokenizer.fingerprint:
-        raise ConfigError(
-            f'policy.teacher = "{folder}" has another tokenizer ({teacher.tokenizer.fingerprint}) than the policy '
-            f"({policy.tokenizer.fingerprint}): it cannot read the policy's tokens. Choose one of the same family."
-        )
-    return teacher.decoder.requires_grad_(False)
-
-
 def make_algorithm(config: RunConfig) -> Algorithm:
     """Return the algorithm the config names.
 
@@ -325,22 +273,6 @@ def make_algorithm(config: RunConfig) -> Algorithm:
     return algorithm
 
 
-def check_critic(algorithm: Algorithm, policy: Policy) -> None:
-    """Raise `ConfigError` for a critic that cannot be made of this policy."""
-    if algorithm.critic is None:
-        return
-    if policy.origin.base is not None:
-        raise ConfigError(
-            "algorithm.name trains a critic, which is a copy of all weights, and policy.lora trains an adapter only. "
-            "Take a method without a critic (grpo, rloo), or set policy.lora.rank = 0."
-        )
-    if isinstance(policy.decoder, HostedDecoder) and policy.decoder.whole:
-        raise ConfigError(
-            f"algorithm.name trains a critic on hidden states, and {policy.shape.family} gives none that its logits "
-            "are a plain product of. Take a method without a critic (grpo, rloo)."
-        )
-
-
 def _trainer_thread() -> ThreadPoolExecutor:
     """Return one thread that computes with as many threads as this one does: their number decides rounding."""
     return ThreadPoolExecutor(
@@ -356,6 +288,7 @@ def _tell(parts: Parts) -> None:
             "step": parts.state.step,
             "steps": parts.config.train.steps,
             "waiting": now,
+            "actors": [] if parts.far is None else parts.far.doing(),
             "pid": os.getpid(),
             "time": time.time(),
         }

@@ -20,7 +20,8 @@ from ratchet.explore.handle import RecordingHandle
 from ratchet.run.evaluate import eval_metrics
 from ratchet.run.frozen import Frozen
 from ratchet.run.observer import Observer
-from ratchet.run.parts import choose_device, make_environment
+from ratchet.run.parts import make_environment
+from ratchet.run.policies import choose_device
 from ratchet.run.source import sampling_of
 
 AT_ONCE = 16

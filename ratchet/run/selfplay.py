@@ -31,7 +31,8 @@ from ratchet.rewards.execution import FAILED, RunOutcome, best_patch, selfplay_s
 from ratchet.run.checkpoint import chosen_checkpoint
 from ratchet.run.evaluate import interval
 from ratchet.run.observer import Observer
-from ratchet.run.parts import make_environment, plan_for, saved_policy
+from ratchet.run.parts import make_environment, plan_for
+from ratchet.run.policies import saved_policy
 from ratchet.run.source import sampling_of
 from ratchet.store.run_store import RunStore
 

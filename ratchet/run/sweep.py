@@ -33,7 +33,8 @@ from ratchet.core.errors import CheckpointError, ConfigError, RunError
 from ratchet.environments.table import build_environment, close_environment
 from ratchet.run.changes import changes
 from ratchet.run.checkpoint import newest_sound
-from ratchet.run.parts import choose_device, make_algorithm
+from ratchet.run.parts import make_algorithm
+from ratchet.run.policies import choose_device
 from ratchet.store.run_store import RunStore
 
 HARMLESS = ("warm_start.cache",)

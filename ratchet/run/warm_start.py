@@ -31,7 +31,7 @@ from ratchet.policy.policy import Policy
 from ratchet.policy.tokenizer import Tokenizer
 from ratchet.run.checkpoint import DISK_ERRORS, damage, seal, why
 from ratchet.run.observer import Observer
-from ratchet.run.parts import saved_policy
+from ratchet.run.policies import saved_policy
 from ratchet.train.trainer import Trainer
 
 FORMAT = 1

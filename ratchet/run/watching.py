@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from ratchet.loggers.table import Loggers, Named
 from ratchet.run.guard import Diagnose
 from ratchet.run.observer import Observer
+from ratchet.run.ranks import Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,5 +19,7 @@ class Watching:
     diagnose: Diagnose
     """What the guard goes by."""
     loggers: Sequence[Named]
+    ranks: Ranks
+    """Who trains along."""
     running: Loggers | None = None
     """The loggers at work, where the run was under way already and turns back."""

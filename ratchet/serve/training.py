@@ -289,7 +289,6 @@ class Attempts:
         attempt = self.training.attempt(header_of(request))
         told = _read(Failed, await body_of(request, self.door))
 
-
         def fail() -> asyncio.Future[None]:
             self.training.agents.fail(attempt, told.error)
             return _done(None)

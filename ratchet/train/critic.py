@@ -14,6 +14,7 @@ from ratchet.core.errors import NumericsError
 from ratchet.policy.policy import Network
 from ratchet.train.experience import Sample
 from ratchet.train.passes import Passes
+from ratchet.train.team import clip
 
 
 class ValueModel:
@@ -47,7 +48,9 @@ class ValueModel:
             loss = self._rule.loss(value, part, returns[at]).sum() / count
             loss.backward()
             total += loss.item()
-        norm = float(nn.utils.clip_grad_norm_([p for _, p in self._named()], grad_clip))
+        parameters, team = [p for _, p in self._named()], self._passes.team
+        team.add_gradients(parameters)
+        norm, total = clip(parameters, grad_clip), sum(team.gathered(total))
         if norm != norm or norm == float("inf"):
             raise NumericsError(
                 "The critic's gradient is not finite; its weights were not changed. Lower algorithm.critic_lr, or look "

@@ -31,6 +31,8 @@ class Packed:
     """(N,) log of the mass that top-k and top-p left when each was sampled."""
     pairs: int
     """Sum over input tokens of the tokens each attends to, itself included."""
+    counts: bool = True
+    """False where a rank only keeps others company: what comes out must not be added to anything."""
 
 
 def cut(samples: Sequence[Sample], chosen: Sequence[int], max_tokens: int) -> Iterator[tuple[int, ...]]:
@@ -59,7 +61,7 @@ def cut(samples: Sequence[Sample], chosen: Sequence[int], max_tokens: int) -> It
         yield tuple(now)
 
 
-def packed(samples: Sequence[Sample], chosen: tuple[int, ...], device: torch.device) -> Packed:
+def packed(samples: Sequence[Sample], chosen: tuple[int, ...], device: torch.device, *, counts: bool = True) -> Packed:
     """Return the forward pass of the samples `chosen`, which must stand prompt by prompt as `cut` yields them."""
     segments: list[Tokens] = []
     parents: list[int] = []
@@ -91,4 +93,5 @@ def packed(samples: Sequence[Sample], chosen: tuple[int, ...], device: torch.dev
         target=pack([samples[i].tokens[samples[i].trained] for i in chosen], device),
         log_kept=torch.from_numpy(np.concatenate([samples[i].log_kept[samples[i].trained] for i in chosen])).to(device),
         pairs=sum(n * p + n * (n + 1) // 2 for n, p in zip(lengths, before, strict=True)),
+        counts=counts,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,6 +13,7 @@ from ratchet.kernels.reference import TokenStats
 from ratchet.policy.policy import FrozenNetwork
 from ratchet.train.experience import Sample
 from ratchet.train.packing import Packed, cut, packed
+from ratchet.train.team import ALONE, Team
 
 
 @dataclass(slots=True)
@@ -31,12 +32,21 @@ class Passes:
     micro_batch_tokens: int
     max_logits: int
     temperature: float
+    team: Team = ALONE
     work: Work = field(default_factory=Work)
 
     def over(self, samples: Sequence[Sample], chosen: Sequence[int]) -> Iterator[Packed]:
-        """Yield the forward passes of the samples `chosen`; each says which ones it holds."""
-        for members in cut(samples, chosen, self.micro_batch_tokens):
-            yield packed(samples, members, self.device)
+        """Yield this rank's forward passes over the samples `chosen`; each says which ones it holds.
+
+        Where there are several ranks, passes are cut small enough for all of them to get some.
+        """
+        most = self.micro_batch_tokens
+        if self.team.size > 1:
+            most = max(1, min(most, -(-sum(map(_cost(samples), chosen)) // self.team.size)))
+        passes = list(cut(samples, chosen, most))
+        costs = [sum(map(_cost(samples), members)) for members in passes]
+        for members, counts in self.team.share(passes, costs):
+            yield packed(samples, members, self.device, counts=counts)
 
     def hidden(self, decoder: FrozenNetwork, one: Packed) -> Tensor:
         """Return the hidden state behind each trained token: (N, C). Its backward pass is counted here too."""
@@ -81,7 +91,7 @@ class Passes:
         for one in self.over(samples, range(len(samples))):
             logp = self.stats(decoder, one, temperature=temperature).logprob
             _spread(out, logp - one.log_kept if kept else logp, one, places)
-        return out
+        return self.team.add(out)
 
     @torch.no_grad()
     def values(self, decoder: FrozenNetwork, head: Tensor, samples: Sequence[Sample]) -> Tensor:
@@ -90,7 +100,12 @@ class Passes:
         out = torch.zeros(places[-1], device=self.device)
         for one in self.over(samples, range(len(samples))):
             _spread(out, self.hidden(decoder, one) @ head, one, places)
-        return out
+        return self.team.add(out)
+
+
+def _cost(samples: Sequence[Sample]) -> Callable[[int], int]:
+    """Return a function from a sample's number to its tokens, prompt included."""
+    return lambda i: len(samples[i].prompt) + len(samples[i].tokens)
 
 
 def _places(samples: Sequence[Sample]) -> list[int]:
@@ -102,7 +117,9 @@ def _places(samples: Sequence[Sample]) -> list[int]:
 
 
 def _spread(out: Tensor, values: Tensor, one: Packed, places: Sequence[int]) -> None:
-    """Write the values of one pass to their samples' places."""
+    """Write the values of one pass to their samples' places, if it counts: another rank has them else."""
+    if not one.counts:
+        return
     at = 0
     for i in one.chosen:
         length = places[i + 1] - places[i]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -40,3 +41,22 @@ class Tally:
     def times(self) -> dict[str, float]:
         """Return ``time/*`` of the trainer's own work, in seconds."""
         return {f"time/{name}": seconds for name, seconds in self.seconds.items()}
+
+
+def joined(tallies: Sequence[Tally], seconds: Mapping[str, float]) -> Tally:
+    """Return what several ranks added up, as one; what each counted for the whole batch is taken once.
+
+    `seconds` are those of the rank that asks.
+    """
+    if len(tallies) == 1:
+        return tallies[0]
+    first = tallies[0]
+    whole = Tally(heard_groups=first.heard_groups, norms=first.norms, seconds=dict(seconds))
+    for one in tallies:
+        whole.tokens, whole.inputs = whole.tokens + one.tokens, whole.inputs + one.inputs
+        for name, value in one.sums.items():
+            whole.sums[name] = whole.sums.get(name, 0.0) + value
+        for name, value in one.largest.items():
+            whole.largest[name] = max(whole.largest.get(name, value), value)
+    whole.losses = [sum(parts) for parts in zip(*(one.losses for one in tallies), strict=True)]
+    return whole

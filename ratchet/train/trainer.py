@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ratchet.algorithms.algorithm import Algorithm
 from ratchet.config.curve import at
 from ratchet.config.learning import AlgorithmSection, RewardSection, TrainSection
-from ratchet.core.batch import Batch
 from ratchet.core.errors import NumericsError
 from ratchet.core.rollout import Group, Positive
 from ratchet.core.seeds import stream
@@ -26,6 +25,7 @@ from ratchet.policy.policy import FrozenNetwork, Policy
 from ratchet.train.annotate import Annotated, annotated, correction_metrics
 from ratchet.train.credit import credit_of, kept_samples, shown_again
 from ratchet.train.critic import ValueModel
+from ratchet.train.derived import Derived, Penalties
 from ratchet.train.divergence import estimate
 from ratchet.train.experience import Sample, batch_of, flatten, longest_samples
 from ratchet.train.ledger import ledger, usable
@@ -33,8 +33,10 @@ from ratchet.train.optimiser import make_optimiser
 from ratchet.train.packing import Packed
 from ratchet.train.passes import Passes
 from ratchet.train.shaping import Shaper
+from ratchet.train.sharding import as_part, copy_whole, frozen_network_of, let_go, network_of
 from ratchet.train.staleness import staleness_shares
-from ratchet.train.tally import Tally
+from ratchet.train.tally import Tally, joined
+from ratchet.train.team import ALONE, Team, clip
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,43 +49,6 @@ class StepReport:
     ledger: Mapping[str, int]
     """``ledger/*`` rollouts, ``ledger_tokens/*`` tokens, ``ledger_prompts/*`` prompts: how many were trained on, and
     how many were left out under which reason."""
-
-
-@dataclass(frozen=True, slots=True)
-class Penalties:
-    """Coefficients of the terms that every row shares, at one step."""
-
-    kl: float
-    """Divergence to the reference."""
-    sampler_kl: float
-    """Divergence of the sampler from the policy, over the sampler's own tokens."""
-    entropy: float
-    """Bonus."""
-
-    def __bool__(self) -> bool:
-        return bool(self.kl or self.sampler_kl or self.entropy)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Derived:
-    """What an update's facts come to: derived once for all of it, then only looked up. Shapes: N tokens."""
-
-    batch: Batch
-    sampled: Tensor
-    """(N,) log-probabilities as recorded by the sampler."""
-    credit: Tensor
-    """(N,) advantage."""
-    coef: Tensor
-    """(N,) coefficient of the row's loss."""
-    plain: Tensor
-    """(N,) coefficient of the shared terms: every sample counts the same."""
-
-    def of(self, one: Packed) -> Derived:
-        """Return the part that a forward pass holds, in the order of its tokens."""
-        members = torch.tensor(one.chosen, device=self.credit.device)
-        at_tokens = self.batch.tokens_of(members)
-        columns = (c[at_tokens] for c in (self.sampled, self.credit, self.coef, self.plain))
-        return Derived(self.batch.select(members), *columns)
 
 
 class Trainer:
@@ -102,24 +67,30 @@ class Trainer:
         teacher: FrozenNetwork | None = None,
         reward: RewardSection | None = None,
         foreign: bool = False,
+        team: Team = ALONE,
     ) -> None:
         """`reference` is the frozen starting policy the KL is measured to; None measures none. `reward` says what
         attempts are worth; None, their score.
 
         `teacher` is the frozen policy of algorithms that need one. `foreign` says that another run's versions stand
-        in the samples, so that they cannot be compared with this run's steps.
+        in the samples, so that they cannot be compared with this run's steps. `team` are the ranks that train
+        together; each has a trainer of its own, and all are called alike but for `logprobs`, which rank 0 does alone.
         """
         self.policy, self.algorithm, self.method, self.config = policy, algorithm, method, config
-        self._seed, self._reference, self._teacher, self._foreign = seed, reference, teacher, foreign
+        self._seed, self._foreign, self.team = seed, foreign, team
+        self._reference = frozen_network_of(team, reference, policy.device)
+        self._teacher = frozen_network_of(team, teacher, policy.device)
         self._shaper = Shaper(reward or RewardSection())
-        self._passes = Passes(policy.device, config.micro_batch_tokens, config.max_logits, temperature)
+        self._passes = Passes(policy.device, config.micro_batch_tokens, config.max_logits, temperature, team)
+        self._alone = replace(self._passes, team=ALONE)
         self._critic = (
             ValueModel(algorithm.critic, policy.decoder, self._passes, betas=config.betas) if algorithm.critic else None
         )
         self._sampled_by = -1
         """Newest version seen among the samples: where it changes, an iteration of the published k1.5 begins."""
         policy.decoder.checkpointing = config.gradient_checkpointing
-        self._trained = {n: p for n, p in policy.decoder.named_parameters() if p.requires_grad}
+        self._network = network_of(team, policy.decoder, policy.device)
+        self._trained = {n: p for n, p in self._network.named_parameters() if p.requires_grad}
         self.optimiser = make_optimiser(self._trained.values(), config)
 
     def step(self, groups: Sequence[Group], step: int, again: Sequence[Positive] = ()) -> StepReport:
@@ -140,7 +111,7 @@ class Trainer:
             self._passes,
             self.algorithm,
             self.method,
-            self.policy.decoder,
+            self._network,
             self._teacher,
             self._critic,
         )
@@ -155,7 +126,9 @@ class Trainer:
                     chosen, whole.batch.select(_numbers(part, whole.sampled)), grad_clip=self.config.grad_clip
                 )
         extra |= self._shaper.metrics(used, shaped, step)
-        flops = self._passes.work.flops - before
+        copy_whole(self._network, self.policy.decoder, rank=self.team.rank)
+        every = self.team.gathered((tally, self._passes.work.flops - before))
+        tally, flops = joined([one for one, _ in every], tally.seconds), sum(count for _, count in every)
         return StepReport(self._metrics(samples, tally, lr, step) | extra, flops, ledger(groups, used))
 
     def rehearse(self, prompt: int, answer: int) -> None:
@@ -167,7 +140,7 @@ class Trainer:
         flops = self._passes.work.flops
         room: list[Tensor] = []
         try:
-            for one in self._passes.over(samples, range(len(samples))):
+            for one in self._alone.over(samples, range(len(samples))):
                 stats = self._stats(one)
                 (stats.logprob + stats.kl + stats.entropy).sum().backward()
                 break  # all are alike
@@ -186,6 +159,10 @@ class Trainer:
         (group,) = self._shaper.shaped([one.group], step)
         return Positive(group, one.rollout)
 
+    def trained(self) -> dict[str, nn.Parameter]:
+        """Return what is learned, by name, as it lies on this rank."""
+        return dict(self._trained)
+
     def takes(self, group: Group) -> bool:
         """Return whether a group has what the algorithm compares: enough scored attempts, a greedy one if asked."""
         return usable(group, self.algorithm.min_group, greedy="greedy" in self.algorithm.needs)
@@ -194,7 +171,7 @@ class Trainer:
     def logprobs(self, groups: Sequence[Group], *, temperature: float | None = None) -> tuple[Tensor, Tensor]:
         """Return the trainer's and the recorded log-probability of every trained token: (N,), (N,)."""
         samples = flatten(groups)
-        ours = self._passes.logprobs(self.policy.decoder, samples, temperature=temperature)
+        ours = self._alone.logprobs(self.policy.decoder, samples, temperature=temperature)
         return ours, batch_of(samples, self.policy.device).logp_behaviour
 
     def state(self) -> dict[str, Tensor]:
@@ -217,7 +194,7 @@ class Trainer:
         entries: dict[int, dict[str, Tensor]] = {}
         for name, value in _under("optimiser/", state).items() if moments else ():
             parameter, _, key = name.rpartition("/")
-            entries.setdefault(names.index(parameter), {})[key] = value
+            entries.setdefault(names.index(parameter), {})[key] = as_part(value, self._trained[parameter])
         self.optimiser.load_state_dict({"state": entries, "param_groups": self.optimiser.state_dict()["param_groups"]})
         if self._critic is not None:
             self._critic.restore(_under("critic/", state))
@@ -271,7 +248,7 @@ class Trainer:
             for one in self._passes.over(samples, chosen.tolist()):
                 with torch.set_grad_enabled(learns):
                     started = time.perf_counter()
-                    loss = self._loss(one, derived.of(one), penalties, tally)
+                    loss = self._loss(one, derived.of(one), penalties, tally) * float(one.counts)
                     tally.seconds["forward"] += time.perf_counter() - started
                 total += loss.item()
                 if learns:
@@ -292,14 +269,15 @@ class Trainer:
             total = total + penalties.sampler_kl * (part.plain * self._sampler_kl(logp, part.sampled)).sum()
         if penalties.entropy:
             total = total - penalties.entropy * (part.plain * stats.entropy).sum()
-        self._measure(one, part, logp, stats, tally)
-        tally.add("clip_low", loss.clipped_low)
-        tally.add("clip_high", loss.clipped_high)
+        if one.counts:
+            self._measure(one, part, logp, stats, tally)
+            tally.add("clip_low", loss.clipped_low)
+            tally.add("clip_high", loss.clipped_high)
         return total
 
     def _stats(self, one: Packed) -> TokenStats:
         """Run one forward pass, and measure the KL to the reference where there is one."""
-        passes, policy, reference = self._passes, self.policy.decoder, self._reference
+        passes, policy, reference = self._passes, self._network, self._reference
         if reference is None:
             return passes.stats(policy, one)
         if self.method.kl == "exact":
@@ -331,9 +309,10 @@ class Trainer:
         """Clip, step, forget the gradient. Without any gradient nothing moves and no update is counted."""
         started = time.perf_counter()
         parameters = list(self._trained.values())
+        self.team.add_gradients(parameters)
         if all(p.grad is None for p in parameters):
             return
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, self.config.grad_clip))
+        norm = clip(parameters, self.config.grad_clip)
         if norm != norm or norm == float("inf"):
             bad = [n for n, p in self._trained.items() if p.grad is not None and not p.grad.isfinite().all()]
             raise NumericsError(
@@ -342,6 +321,7 @@ class Trainer:
             )
         for group in self.optimiser.param_groups:
             group["lr"] = lr
+        let_go(self._network)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
         tally.norms.append(norm)

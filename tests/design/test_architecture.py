@@ -20,7 +20,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 SHELF = {
     "core": 0,
-    "config": 1, "algorithms": 1, "kernels": 1, "rewards": 1, "sandbox": 1, "store": 1,
+    "config": 1, "algorithms": 1, "cluster": 1, "kernels": 1, "rewards": 1, "sandbox": 1, "store": 1,
     "policy": 2, "engines": 2, "environments": 2, "logs": 2, "loggers": 2,
     "buffer": 3, "bugs": 3, "charts": 3, "doctor": 3, "explore": 3, "serve": 3, "train": 3,
     "run": 4, "board": 4,
@@ -180,7 +180,7 @@ def test_importing_the_package_loads_nothing_else() -> None:
         ("peft", {"policy"}),
         ("bitsandbytes", {"policy", "train"}),
         ("huggingface_hub", {"policy"}),
-        ("ray", set()),
+        ("ray", {"cluster"}),
         ("matplotlib", {"charts"}),
         ("scipy", {"charts", "doctor"}),
         ("ruptures", {"doctor"}),

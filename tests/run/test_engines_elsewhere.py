@@ -14,7 +14,8 @@ from engine_servers import FakeSglang, FakeVllm, Served
 from ratchet.cli.main import Commands
 from ratchet.core.errors import ConfigError, EngineError
 from ratchet.run.launch import resume, train
-from ratchet.run.parts import fresh_policy, make_environment
+from ratchet.run.parts import make_environment
+from ratchet.run.policies import fresh_policy
 from ratchet.store.run_store import RunStore
 
 CONTEXT = 24

@@ -12,7 +12,8 @@ from ratchet.config.read import config_from_tree
 from ratchet.core.errors import ConfigError, ModelError
 from ratchet.policy.policy import Policy
 from ratchet.run.launch import train
-from ratchet.run.parts import fresh_policy, make_environment
+from ratchet.run.parts import make_environment
+from ratchet.run.policies import fresh_policy
 from ratchet.run.warm_start import warm_start_key
 from ratchet.store.run_store import RunStore
 

@@ -27,7 +27,8 @@ from ratchet.core.errors import ConfigError, RunError
 from ratchet.run.checkpoint import list_checkpoints, seal
 from ratchet.run.launch import train
 from ratchet.run.observer import Silent
-from ratchet.run.parts import fresh_policy, make_environment
+from ratchet.run.parts import make_environment
+from ratchet.run.policies import fresh_policy
 from ratchet.run.sweep import (
     Ended,
     Progress,

@@ -22,6 +22,11 @@ def train(config: tuple[str, ...], plain: bool) -> None:
     from ratchet.config.read import read_config
 
     chosen = read_config(config)
+    if chosen.cluster.ranks > 1:
+        from ratchet.cli.ranks import ran_on_ranks
+
+        if ran_on_ranks(chosen.cluster.ranks, ["train", *config], {"--plain": plain}):
+            return
     from ratchet.run.launch import train as start
 
     with watching(plain=plain) as observer:
@@ -39,9 +44,18 @@ def resume(run: Path, settings: tuple[str, ...], plain: bool, accept_changes: bo
     section.key=value words change its config from here on; --accept-changes agrees to that, and it is recorded.
     """
     from ratchet.cli.view import watching
+    from ratchet.config.read import config_from_tree, merge, parse_override
     from ratchet.store.run_store import RunStore
 
-    RunStore.open(run)
+    tree = RunStore.open(run).config_tree()
+    for word in settings:
+        tree = merge(tree, parse_override(word))
+    if (number := config_from_tree(tree).cluster.ranks) > 1:
+        from ratchet.cli.ranks import ran_on_ranks
+
+        options = {"--plain": plain, "--accept-changes": accept_changes}
+        if ran_on_ranks(number, ["resume", str(run), *settings], options):
+            return
     from ratchet.run.launch import resume as go_on
 
     with watching(plain=plain) as observer:

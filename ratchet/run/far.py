@@ -1,0 +1,159 @@
+"""Exploring in other processes: a source of groups that hands each group to one of several explorers.
+
+The loops cannot tell it from an explorer of their own. A group is played whole by one explorer, comes back when it is
+finished, and is put into the buffer at once. If an explorer dies, another plays the groups it had under way; since
+every draw derives from names, they come out as they would have. So a finished group is never lost and none is trained
+twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from ratchet.cluster.crew import LostError, Member
+from ratchet.core.errors import RunError
+from ratchet.core.rollout import Group
+from ratchet.run.game import Game
+from ratchet.run.sync import Weights
+
+LOSSES_IN_A_ROW = 3
+"""Times that each explorer may die, on average, without any group being finished in between: then something is wrong
+with what they do and not with where they live."""
+
+
+class Hands(Protocol):
+    """Who hosts explorers: `cluster.crew.Crew`."""
+
+    def hire(self, name: str) -> Member: ...
+
+    def share(self, value: Any) -> Any: ...
+
+    async def call(self, member: Member, method: str, *arguments: Any) -> Any: ...
+
+    def dismiss(self, member: Member) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True, eq=False)
+class _Worker:
+    member: Member
+    plays: dict[int, float] = field(default_factory=dict)
+    """Index of each group under way, and since when (Unix time)."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class FarGroups:
+    """A source of groups; see the top of this file."""
+
+    def __init__(
+        self,
+        hands: Callable[[], Hands],
+        number: int,
+        *,
+        held: Callable[[], Weights | None],
+        task_at: Callable[[int], int],
+        lost: Callable[[str, list[int], str], None],
+        tell: Callable[[], None],
+    ) -> None:
+        """`hands` is asked for a host when the first group is wanted; `held` returns the weights to sample with.
+
+        `lost` is told who died, which groups it had under way, and why; `tell` that `doing` has changed.
+        """
+        self._ask, self._number, self._held, self._task_at = hands, number, held, task_at
+        self._lost, self._tell = lost, tell
+        self._hands: Hands | None = None
+        self._workers: list[_Worker] = []
+        self._hired = self._losses = 0
+        self._greeting: set[asyncio.Task[None]] = set()
+
+    async def groups(
+        self, step: int, first: int, prompts: int, samples: int, *, skip: Collection[int] = (), greedy: bool = False
+    ) -> AsyncIterator[Group]:
+        """Yield the groups first .. first + prompts - 1 but those in `skip` as they are finished."""
+        weights = self._held()
+        assert weights is not None, "groups are asked for before weights have arrived"
+        if self._hands is None:
+            self._hands = self._ask()
+            for _ in range(self._number):
+                self._hire()
+        cpu = {name: tensor.cpu() for name, tensor in weights.tensors.items()}
+        way = (self._hands.share(cpu), weights.version, weights.fingerprint)
+        games = [
+            Game(step, index, self._task_at(index), samples, greedy)
+            for index in range(first, first + prompts)
+            if index not in skip
+        ]
+        playing = [asyncio.ensure_future(self._played(game, way)) for game in games]
+        try:
+            for finished in asyncio.as_completed(playing):
+                yield await finished
+        finally:
+            for task in playing:
+                task.cancel()
+
+    def doing(self) -> list[dict[str, Any]]:
+        """Return of each explorer its name, where it lives, the groups it plays, and since when it does."""
+        return [
+            {"name": w.member.name, **w.facts, "plays": sorted(w.plays), "since": min(w.plays.values(), default=None)}
+            for w in self._workers
+        ]
+
+    async def close(self) -> None:
+        """End all explorers."""
+        for task in self._greeting:
+            task.cancel()
+        if self._hands is not None:
+            self._hands.close()
+
+    async def _played(self, game: Game, way: tuple[Any, int, str]) -> Group:
+        """Return a group, played by whoever lives long enough."""
+        assert self._hands is not None
+        while True:
+            worker = min(self._workers, key=lambda w: len(w.plays))
+            worker.plays[game.index] = time.time()
+            self._tell()
+            try:
+                group: Group = await self._hands.call(worker.member, "play", game, *way)
+                self._losses = 0
+                return group
+            except LostError as error:
+                self._replace(worker, str(error))
+            finally:
+                worker.plays.pop(game.index, None)
+                self._tell()
+
+    def _replace(self, worker: _Worker, why: str) -> None:
+        """Put another explorer in the place of one that died; the first of its groups to notice does it."""
+        if worker not in self._workers:
+            return
+        self._workers.remove(worker)
+        self._losses += 1
+        self._lost(worker.member.name, sorted(worker.plays), why)
+        if self._losses > LOSSES_IN_A_ROW * self._number:
+            raise RunError(
+                f"Explorers died {self._losses} times in a row and finished no group in between. The last: {why}"
+            )
+        self._hire()
+
+    def _hire(self) -> None:
+        assert self._hands is not None
+        self._hired += 1
+        worker = _Worker(self._hands.hire(f"explorer-{self._hired}"))
+        self._workers.append(worker)
+        greeting = asyncio.ensure_future(self._greet(worker))
+        self._greeting.add(greeting)
+        greeting.add_done_callback(self._greeting.discard)
+
+    async def _greet(self, worker: _Worker) -> None:
+        """Learn where an explorer lives, for those who look."""
+        assert self._hands is not None
+        try:
+            worker.facts = await self._hands.call(worker.member, "where")
+        except (LostError, RunError):
+            return  # whoever plays with it meets the same
+        self._tell()

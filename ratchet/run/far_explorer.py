@@ -1,0 +1,89 @@
+"""The explorer that lives in another process, made there from what its host is sent; and the source that asks it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from ratchet.cluster.crew import Crew
+from ratchet.config.plan import Plan
+from ratchet.config.schema import RunConfig
+from ratchet.core.errors import RunError
+from ratchet.core.rollout import Group
+from ratchet.engines.build import engine_here
+from ratchet.run.checkpoint import checkpoint_path
+from ratchet.run.curriculum import Curriculum
+from ratchet.run.far import FarGroups
+from ratchet.run.frozen import Frozen
+from ratchet.run.game import Game
+from ratchet.run.parts import make_environment, set_threads
+from ratchet.run.policies import choose_device, saved_policy
+from ratchet.run.source import explorer_of
+from ratchet.run.sync import MemorySync
+from ratchet.store.run_store import RunStore
+
+
+class FarExplorer:
+    """An explorer with an engine of its own."""
+
+    def __init__(self, config: RunConfig, plan: Plan, start: Path) -> None:
+        """`start` is the run's first checkpoint: what is not trained (tokenizer, shape) comes from there."""
+        set_threads(config)
+        self._config, self._plan = config, plan
+        self._environment = make_environment(config)
+        self._policy = saved_policy(config, start)
+        self._engine = engine_here(config.engine, self._policy, context=plan.context_tokens)
+        self._frozen = Frozen(config, start, self._policy.device)
+
+    async def play(self, game: Game, tensors: Mapping[str, Tensor], version: int, fingerprint: str) -> Group:
+        """Return a finished group, sampled with these weights. Raises `RunError` if they came damaged."""
+        if self._engine.version != version:
+            there = {name: tensor.to(self._policy.device) for name, tensor in tensors.items()}
+            made = self._policy.fingerprint(there)
+            if made != fingerprint:
+                raise RunError(
+                    f"The weights of version {version} left with fingerprint {fingerprint} and came as {made}."
+                )
+            self._engine.load(there, version, fingerprint)
+        explorer = explorer_of(
+            self._config,
+            self._environment,
+            self._engine,
+            self._policy,
+            self._plan,
+            self._frozen,
+            task_at=lambda index: game.problem,
+        )
+        (group,) = [g async for g in explorer.groups(game.step, game.index, 1, game.samples, greedy=game.greedy)]
+        return group
+
+
+def far_groups(
+    config: RunConfig,
+    store: RunStore,
+    plan: Plan,
+    curriculum: Curriculum,
+    sync: MemorySync,
+    step: Callable[[], int],
+    tell: Callable[[], None],
+) -> FarGroups:
+    """Return the explorers on Ray as a source. Ray is started when the first group is asked for."""
+    cluster, start = config.cluster, checkpoint_path(store.folder.resolve() / "checkpoints", 0)
+    gpus = 1 if choose_device(config).type == "cuda" else 0
+
+    def lost(name: str, indexes: list[int], why: str) -> None:
+        store.append_event("explorer_lost", step(), explorer=name, groups=indexes, what=why)
+
+    return FarGroups(
+        lambda: Crew(
+            partial(FarExplorer, config, plan, start), address=cluster.address, gpus=gpus, room=cluster.explorers
+        ),
+        cluster.explorers,
+        held=lambda: sync.held,
+        task_at=curriculum.task_at,
+        lost=lost,
+        tell=tell,
+    )

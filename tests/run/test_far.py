@@ -1,0 +1,145 @@
+"""Explorers in other processes: whoever dies, each group comes back once and the run goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from builders import group, rollout, turn
+from runs import rows
+
+from ratchet.cli.look import actor_text
+from ratchet.cluster.crew import LostError, Member
+from ratchet.config.schema import RunConfig
+from ratchet.core.errors import RunError
+from ratchet.core.rollout import Group
+from ratchet.run.far import FarGroups
+from ratchet.run.launch import train
+from ratchet.run.sync import Weights
+from ratchet.store.run_store import RunStore
+
+Config = Callable[..., RunConfig]
+HELD = Weights({"w": torch.zeros(1)}, 3, "f3")
+
+
+class FakeHands:
+    """Members that play at once; those named in `dying` die with the groups of their index under way."""
+
+    def __init__(self, dying: dict[str, int]) -> None:
+        self.dying, self.hired, self.played, self.closed = dying, list[str](), list[tuple[str, int]](), False
+
+    def hire(self, name: str) -> Member:
+        self.hired.append(name)
+        return Member(name, None)
+
+    def share(self, value: Any) -> Any:
+        return value
+
+    async def call(self, member: Member, method: str, *arguments: Any) -> Any:
+        await asyncio.sleep(0)
+        if method == "where":
+            return {"pid": 1, "node": "here"}
+        game, _, version, fingerprint = arguments
+        if self.dying.get(member.name, game.index + 1) <= game.index or "all" in self.dying:
+            raise LostError(f"{member.name} is gone: it was killed")
+        assert (version, fingerprint) == (3, "f3")
+        self.played.append((member.name, game.index))
+        return replace(group([rollout(1.0, turn([1], [2]))]), index=game.index, step=game.step)
+
+    def dismiss(self, member: Member) -> None: ...
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def far(hands: FakeHands, number: int, lost: list[tuple[str, list[int]]]) -> FarGroups:
+    return FarGroups(
+        lambda: hands,
+        number,
+        held=lambda: HELD,
+        task_at=lambda index: index + 100,
+        lost=lambda name, indexes, why: lost.append((name, indexes)),
+        tell=lambda: None,
+    )
+
+
+async def played(source: FarGroups, prompts: int, skip: tuple[int, ...] = ()) -> list[Group]:
+    found = [g async for g in source.groups(2, 8, prompts, 3, skip=skip)]
+    await source.close()
+    return found
+
+
+def test_groups_are_dealt_to_all_explorers_and_those_that_are_there_are_left_out() -> None:
+    hands = FakeHands({})
+    found = asyncio.run(played(far(hands, 2, []), 6, skip=(9,)))
+    assert sorted(g.index for g in found) == [8, 10, 11, 12, 13]
+    assert {name for name, _ in hands.played} == {"explorer-1", "explorer-2"}
+    assert hands.closed
+
+
+def test_groups_of_an_explorer_that_dies_are_played_by_others_and_each_comes_once() -> None:
+    lost: list[tuple[str, list[int]]] = []
+    hands = FakeHands({"explorer-1": 10})  # dies with 10 and 12 under way, after 8
+    found = asyncio.run(played(far(hands, 2, lost), 6))
+    assert sorted(g.index for g in found) == [8, 9, 10, 11, 12, 13]
+    assert len(hands.played) == 6
+    assert lost == [("explorer-1", [10, 12])]
+    assert hands.hired == ["explorer-1", "explorer-2", "explorer-3"]
+
+
+def test_explorers_that_all_die_end_the_run_with_the_cause() -> None:
+    with pytest.raises(RunError, match=r"Explorers died 7 times in a row .*explorer-\d+ is gone: it was killed"):
+        asyncio.run(played(far(FakeHands({"all": 0}), 2, []), 4))
+
+
+def test_the_status_tells_what_an_explorer_does() -> None:
+    there = {"name": "explorer-1", "pid": 7, "node": "n1"}
+    assert actor_text({"name": "explorer-1", "plays": []}) == "explorer-1 is starting"
+    assert actor_text({**there, "plays": []}) == "explorer-1 (pid 7 on n1) waits for a group to play"
+    assert actor_text({**there, "plays": [3, 5], "since": 0.0}).startswith("explorer-1 (pid 7 on n1) plays 3, 5 since")
+
+
+@pytest.mark.slow  # a real Ray
+def test_explorers_killed_in_the_middle_of_rollouts_cost_no_group(config: Config, tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    settings = ("train.steps=4", "explore.prompts_per_step=5")
+    straight = train(config(*settings, folder=tmp_path / "straight")).folder
+    hold = tmp_path / "hold"
+    hold.touch()  # tasks from 12 on that begin while it is there never end: 10 and 11 of step 2 do
+    folder, killed = tmp_path / "ray" / "run", threading.Event()
+    ray = ("cluster.name=ray", "cluster.explorers=2", f"environment.hold={hold}")
+
+    def kill_all() -> None:
+        while not killed.wait(0.2):
+            path = folder / "status.json"
+            status = json.loads(path.read_text()) if path.is_file() else {}
+            busy = [a["pid"] for a in status.get("actors", ()) if a["plays"] and "pid" in a and min(a["plays"]) >= 12]
+            if len(busy) == 2:
+                hold.unlink()
+                for pid in busy:
+                    os.kill(pid, signal.SIGKILL)
+                killed.set()
+
+    thread = threading.Thread(target=kill_all, daemon=True)
+    thread.start()
+    try:
+        assert train(config(*settings, *ray, folder=tmp_path / "ray")).finished
+    finally:
+        killed.set()
+        thread.join()
+    store = RunStore.open(folder)
+    lost = [event for event in store.events() if event["kind"] == "explorer_lost"]
+    assert {index for event in lost for index in event["groups"]} == {12, 13, 14}  # one may lose both of its players
+    for step, (mine, theirs) in enumerate(zip(rows(folder), rows(straight), strict=True)):
+        assert sorted(g.index for g in store.read_groups(step)) == [5 * step + i for i in range(5)]
+        assert sum(v for k, v in mine.items() if k.startswith("ledger/")) == 5 * 3
+        assert mine == pytest.approx(theirs, rel=2e-3, abs=2e-5)
