@@ -23,6 +23,7 @@ from ratchet.run.changes import accept, changes
 from ratchet.run.launch import resume, train
 from ratchet.run.model import rehearse
 from ratchet.run.observer import Silent
+from ratchet.run.ranks import Ranks
 from ratchet.store.run_store import RunStore
 
 Config = Callable[..., RunConfig]
@@ -130,6 +131,7 @@ class Parts:
     plan: Any = field(default_factory=lambda: SimpleNamespace(prompt_tokens=4, context_tokens=24, samples_per_step=12))
     policy: Any = field(default_factory=lambda: SimpleNamespace(device=torch.device("cpu")))
     state: Any = field(default_factory=lambda: SimpleNamespace(step=0))
+    ranks: Ranks = field(default_factory=Ranks)
     engine: None = None
 
     @property
