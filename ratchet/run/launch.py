@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import shlex
 import signal
 import time
@@ -25,6 +24,7 @@ from ratchet.environments.table import UsesSandbox, close_environment
 from ratchet.explore.recorded import RecordedGroups
 from ratchet.loggers.table import make_loggers
 from ratchet.rewards.probe import probe, verdict
+from ratchet.run import garbage
 from ratchet.run.alarms import online_alarms
 from ratchet.run.changes import Change, accept, changes
 from ratchet.run.checkpoint import Checkpoint, RunState, checkpoint_path, newest_sound, read_checkpoint
@@ -215,7 +215,6 @@ def _pending_turn(store: RunStore) -> Row | None:
 def _turned_back(parts: Parts, turn: TurnBack, watching: Watching) -> Parts:
     """Return the parts of a run that goes on from an earlier checkpoint, with what the guard changes."""
     store = parts.store
-    gc.unfreeze()  # the parts of the past can go
     declare(store, parts.state.step, turn)
     row = pending(store)
     assert row is not None
@@ -306,15 +305,13 @@ def probe_reward(config: RunConfig, environment: Environment, observer: Observer
 def _drive(parts: Parts, watching: Watching) -> RunResult:
     """Run the loops, again after each rollback, with signals turned into a clean stop; record how it ended."""
     store, started = parts.store, time.perf_counter()
-    gc.collect()
-    gc.freeze()  # what was made so far lives as long as the run; not looking through it again saves a few percent
     try:
-        ended = asyncio.run(_until_stopped(parts))
-        while isinstance(ended, TurnBack):
-            parts = _turned_back(parts, ended, watching)
-            gc.collect()
-            gc.freeze()
+        with garbage.seldom():
             ended = asyncio.run(_until_stopped(parts))
+            while isinstance(ended, TurnBack):
+                parts = _turned_back(parts, ended, watching)
+                garbage.set_aside()  # the parts of the past can go
+                ended = asyncio.run(_until_stopped(parts))
     except BaseException as error:  # recorded for the one who looks later, then handed on
         kind = "failed" if isinstance(error, RatchetError) else "crashed"
         _end_loggers(parts, finished=False)
