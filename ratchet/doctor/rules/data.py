@@ -192,16 +192,13 @@ def _period(evidence: Evidence) -> int | None:
 
 def _best(values: Array, periods: Iterable[int], chance: float) -> tuple[int, float, float] | None:
     """Return period, explained share and swing of the period whose phases explain most, or None by chance."""
-    from scipy.special import fdtrc
-
     best: tuple[float, int, Array] | None = None
     for period in periods:
         n = len(values) // period * period
         if n < PERIODS * period:
             continue
         x = values[-n:]
-        sums = np.convolve(x, np.ones(period), mode="same") / np.convolve(np.ones(n), np.ones(period), mode="same")
-        rest = (x - sums).reshape(-1, period)
+        rest = (x - _running_mean(x, period)).reshape(-1, period)
         rest = rest[1:-1] if len(rest) > PERIODS + 1 else rest
         total = float(((rest - rest.mean()) ** 2).sum())
         means = rest.mean(axis=0)
@@ -209,11 +206,22 @@ def _best(values: Array, periods: Iterable[int], chance: float) -> tuple[int, fl
         if total <= 0 or len(rest) < 2:
             continue
         share = between / total
+        if share < EXPLAINED or (best is not None and share <= best[0] + 0.02):
+            continue
+        from scipy.special import fdtrc  # half a second that few series need
+
         within = max(total - between, 1e-12 * total) / (rest.size - period)
-        p = float(fdtrc(period - 1, rest.size - period, between / (period - 1) / within))
-        if p < chance and share >= EXPLAINED and (best is None or share > best[0] + 0.02):
+        if float(fdtrc(period - 1, rest.size - period, between / (period - 1) / within)) < chance:
             best = (share, period, means)
     return None if best is None else (best[1], best[0], float(np.ptp(best[2])))
+
+
+def _running_mean(x: Array, width: int) -> Array:
+    """Return the mean of the `width` values around each; at the ends, of those there are."""
+    until = np.concatenate([[0.0], np.cumsum(x - x.mean())])
+    last = np.arange(len(x)) + (width - 1) // 2 + 1
+    begin, end = np.maximum(last - width, 0), np.minimum(last, len(x))
+    return x.mean() + (until[end] - until[begin]) / (end - begin)
 
 
 def negatives_dominate(evidence: Evidence) -> Iterator[Finding]:
