@@ -221,7 +221,8 @@ def _running_mean(x: Array, width: int) -> Array:
     until = np.concatenate([[0.0], np.cumsum(x - x.mean())])
     last = np.arange(len(x)) + (width - 1) // 2 + 1
     begin, end = np.maximum(last - width, 0), np.minimum(last, len(x))
-    return x.mean() + (until[end] - until[begin]) / (end - begin)
+    mean: Array = x.mean() + (until[end] - until[begin]) / (end - begin)
+    return mean
 
 
 def negatives_dominate(evidence: Evidence) -> Iterator[Finding]:
