@@ -117,7 +117,8 @@ class Board:
         """Return one attempt with its tokens."""
         store = self._own(id_).store
         group = group_named(self._shelf.groups(store, step), index)
-        return whole(group, attempt_named(group, attempt), self._shelf.tokenizer(store))
+        differences = self._shelf.differences(store, step)
+        return whole(group, attempt_named(group, attempt), self._shelf.tokenizer(store), differences)
 
     def search(self, id_: str, query: Query, limit: int = 50) -> dict[str, Any]:
         """Return what is found in the rollouts of a run, and how far its index is."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 import gzip
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ratchet.board.curve import plain
+from ratchet.board.curve import numbers, plain
 from ratchet.charts.timeline import timeline_of
 from ratchet.core.errors import ConfigError, RatchetError
-from ratchet.core.rollout import Group, Rollout, Trajectory, Turn
+from ratchet.core.rollout import Differences, Floats, Group, Rollout, Trajectory, Turn
 from ratchet.policy.tokenizer import Tokenizer, load_tokenizer
 from ratchet.store.run_store import RunStore
 
@@ -24,6 +24,8 @@ PREVIEW = 280
 """Characters of a prompt or an answer in a list."""
 MOST_TOKENS = 20_000
 """Tokens of a turn that are sent one by one; the text is whole all the same."""
+
+NONE = np.zeros(0, dtype=np.float32)
 
 
 class Shelf:
@@ -51,6 +53,18 @@ class Shelf:
             while len(self._groups) > STEPS_KEPT:
                 self._groups.popitem(last=False)
         return found
+
+    def differences(self, store: RunStore, step: int) -> Differences | None:
+        """Return how far the trainer was from the sampler at each token of a step; None if that was not recorded.
+
+        Raises `ConfigError` if it cannot be read.
+        """
+        try:
+            return store.read_differences(step)
+        except (OSError, EOFError, gzip.BadGzipFile, ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                f"How far trainer and sampler were apart at step {step} cannot be read: {error}. The file is damaged."
+            ) from None
 
     def tokenizer(self, store: RunStore) -> Tokenizer | None:
         """Return the run's tokenizer, from any of its checkpoints; None if there is none."""
@@ -166,8 +180,11 @@ def _attempt(rollout: Rollout, advantage: float | None) -> dict[str, Any]:
     }
 
 
-def whole(group: Group, rollout: Rollout, tokenizer: Tokenizer | None) -> dict[str, Any]:
+def whole(
+    group: Group, rollout: Rollout, tokenizer: Tokenizer | None, differences: Differences | None
+) -> dict[str, Any]:
     """Return one attempt: the conversation of each agent with its tokens, and the timeline of all agents."""
+    known = _by_turn(group, rollout, differences)
     line = timeline_of(group, rollout, "seconds") if rollout.trajectories and rollout.trajectories[0].turns else None
     return {
         **_attempt(rollout, advantages(group).get(rollout.attempt)),
@@ -176,7 +193,8 @@ def whole(group: Group, rollout: Rollout, tokenizer: Tokenizer | None) -> dict[s
         "prompt": [{"role": m.role, "content": m.content} for m in group.task.prompt],
         "answer": str(group.task.answer),
         "spelt": tokenizer is not None,
-        "trajectories": [_trajectory(t, tokenizer) for t in rollout.trajectories],
+        "differences": "none" if differences is None else "some" if known else "untrained",
+        "trajectories": [_trajectory(t, i, tokenizer, known) for i, t in enumerate(rollout.trajectories)],
         "timeline": None
         if line is None
         else {
@@ -190,13 +208,29 @@ def whole(group: Group, rollout: Rollout, tokenizer: Tokenizer | None) -> dict[s
     }
 
 
-def _trajectory(trajectory: Trajectory, tokenizer: Tokenizer | None) -> dict[str, Any]:
+def _by_turn(group: Group, rollout: Rollout, differences: Differences | None) -> dict[tuple[int, int], Floats]:
+    """Return (trajectory, turn) -> the differences of its tokens; empty where the step did not train on the attempt."""
+    values = (differences or {}).get((group.step, group.index, rollout.attempt))
+    if rollout is group.greedy or values is None or len(values) != rollout.output_tokens or np.isnan(values).all():
+        return {}
+    turns = [(i, n) for i, t in enumerate(rollout.trajectories) if t.trainable for n in range(len(t.turns))]
+    lengths = [len(rollout.trajectories[i].turns[n].output) for i, n in turns]
+    parts = np.split(values.astype(np.float32), np.cumsum(lengths)[:-1])
+    return dict(zip(turns, parts, strict=True))
+
+
+def _trajectory(
+    trajectory: Trajectory, place: int, tokenizer: Tokenizer | None, known: Mapping[tuple[int, int], Floats]
+) -> dict[str, Any]:
     seen = np.zeros(0, dtype=np.int32)
     turns = []
     for number, turn in enumerate(trajectory.turns):
         # What came in since the turn before: a tool's or an agent's reply. The first prompt is the task itself.
         new = turn.prompt[len(seen) :] if number and np.array_equal(turn.prompt[: len(seen)], seen) else turn.prompt
-        turns.append(_turn(turn, new if number or not trajectory.trainable else new[:0], tokenizer))
+        told = _turn(turn, new if number or not trajectory.trainable else new[:0], tokenizer)
+        # A turn that was not sampled (a demonstration) has no log-probability to be far from.
+        apart = known.get((place, number), NONE) if len(turn.logprobs) else NONE
+        turns.append({**told, "differences": numbers(apart[:MOST_TOKENS].astype(np.float64))})
         seen = np.concatenate([turn.prompt, turn.output])
     return {
         "agent": trajectory.agent,

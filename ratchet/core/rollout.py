@@ -13,6 +13,9 @@ from ratchet.core.task import Task
 
 Tokens = NDArray[np.int32]
 Floats = NDArray[np.float32]
+Differences = Mapping[tuple[int, int, int], NDArray[np.float16]]
+"""(step, index, attempt) of a rollout -> of each token it sampled, turn after turn: the trainer's log-probability minus
+the sampler's, in nats; NaN where the token was not trained on."""
 
 
 class StopReason(StrEnum):

@@ -102,6 +102,8 @@ async def finish_step(p: Parts, k: int, taken: Taken, explored_s: float) -> Mapp
     again = p.positives.choose(k)
     checked = before_training(p, k, [*taken.trained, *(positive.group for positive in again)])
     report = await train_step(p, k, taken.trained, again)
+    if p.config.record.rollouts and report.differences is not None:
+        p.store.write_differences(k, report.differences)
     kept = p.buffer.finish(k) | p.positives.finish(k, asked, again) | p.curriculum.metrics(k, asked)
     fingerprint = p.policy.fingerprint()
     p.fingerprints[k + 1] = fingerprint

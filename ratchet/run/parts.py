@@ -225,6 +225,7 @@ def make_trainer(config: RunConfig, algorithm: Algorithm, models: Models, team: 
         reward=config.reward,
         foreign=bool(config.data.from_run),
         team=team,
+        by_token=config.record.rollouts,
     )
 
 

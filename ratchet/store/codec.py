@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ratchet.core.rollout import Floats, Group, Rollout, Score, Status, StopReason, Trajectory, Turn
 from ratchet.core.task import Message, Task
@@ -125,6 +126,19 @@ def _turn_from_json(row: Mapping[str, Any]) -> Turn:
         switches=tuple((place, version) for place, version in row.get("switches", ())),
         began=row.get("began", 0.0),
     )
+
+
+def difference_to_json(key: tuple[int, int, int], values: NDArray[np.float16]) -> dict[str, Any]:
+    """Return the differences of one rollout as JSON values; `key` is its step, index and attempt."""
+    step, index, attempt = key
+    packed = base64.b64encode(values.astype("<f2").tobytes()).decode()
+    return {"step": step, "index": index, "attempt": attempt, "difference_f16": packed}
+
+
+def difference_from_json(row: Mapping[str, Any]) -> tuple[tuple[int, int, int], NDArray[np.float16]]:
+    """Inverse of `difference_to_json`."""
+    values = np.frombuffer(base64.b64decode(row["difference_f16"]), dtype="<f2").astype(np.float16)
+    return (row["step"], row["index"], row["attempt"]), values
 
 
 def _encode(values: Floats) -> str:

@@ -3,7 +3,8 @@
     config.toml        what was asked              plan.json      what was derived from it
     environment.json   versions and machine        metrics.jsonl  one row per step
     events.jsonl       what happened, with reasons status.json    what it does now, and whom it waits for
-    rollouts/          every group of every step   checkpoints/   full states; each is a Hugging Face folder too
+    rollouts/          every group of every step, and how far the trainer was from the sampler at each token
+    checkpoints/       full states; each is a Hugging Face folder too
     figures/           drawn at the end            report.md      written at the end, and report.html
     loggers/           how far each logger has come
     control.jsonl      what a person asked of it   board.sqlite   the board's index of the texts, made when needed
@@ -20,7 +21,7 @@ import json
 import os
 import time
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -28,8 +29,8 @@ from typing import Any, BinaryIO, Literal
 import tomli_w
 
 from ratchet.core.errors import ConfigError, RunError
-from ratchet.core.rollout import Group
-from ratchet.store.codec import group_from_json, group_to_json
+from ratchet.core.rollout import Differences, Group
+from ratchet.store.codec import difference_from_json, difference_to_json, group_from_json, group_to_json
 
 Row = dict[str, Any]
 
@@ -159,15 +160,23 @@ class RunStore:
 
     def write_groups(self, step: int, groups: Sequence[Group], name: str = "step") -> None:
         """Keep the groups of a step; the file appears whole or not at all."""
-        path = self.groups_path(step, name)
-        with _writing(path):
-            part = path.with_suffix(".part")
-            # Level 1: four times smaller for a few milliseconds; mtime 0 makes equal groups equal files.
-            with part.open("wb") as raw, gzip.GzipFile("", "wb", 1, raw, mtime=0) as packed:
-                for group in groups:
-                    packed.write(json.dumps(group_to_json(group), ensure_ascii=False, separators=(",", ":")).encode())
-                    packed.write(b"\n")
-            part.replace(path)
+        with _writing(path := self.groups_path(step, name)):
+            if name == "step":  # what an earlier attempt at the step made of its tokens says nothing about these
+                self._differences_path(step).unlink(missing_ok=True)
+            _write_packed(path, map(group_to_json, groups))
+
+    def write_differences(self, step: int, differences: Differences) -> None:
+        """Keep, of each token that a step trained on, how far the trainer was from the sampler: two bytes a token."""
+        with _writing(path := self._differences_path(step)):
+            _write_packed(path, (difference_to_json(key, values) for key, values in differences.items()))
+
+    def read_differences(self, step: int) -> Differences | None:
+        """Return what `write_differences` kept; None if that was nothing, as in runs of earlier versions."""
+        path = self._differences_path(step)
+        if not path.is_file():
+            return None
+        with gzip.open(path, "rt", encoding="utf-8") as lines:
+            return dict(difference_from_json(json.loads(line)) for line in lines)
 
     def read_groups(self, step: int, name: str = "step") -> list[Group]:
         """Return the groups of a step. Raises `ConfigError` if they were not kept."""
@@ -184,6 +193,9 @@ class RunStore:
         with gzip.open(self.groups_path(step), "rt", encoding="utf-8") as lines:
             for line in lines:
                 yield json.loads(line)
+
+    def _differences_path(self, step: int) -> Path:
+        return self.groups_path(step, "differences")
 
     def groups_path(self, step: int, name: str = "step") -> Path:
         return self.folder / "rollouts" / f"{name}_{step:06d}.jsonl.gz"
@@ -234,6 +246,16 @@ def _writing(path: Path) -> Iterator[None]:
             f"{path} cannot be written: {error.strerror}. What was recorded before is safe; "
             "make room or mend the permissions, then: ratchet resume"
         ) from error
+
+
+def _write_packed(path: Path, rows: Iterable[Row]) -> None:
+    part = path.with_suffix(".part")
+    # Level 1: four times smaller for a few milliseconds; mtime 0 makes equal rows equal files.
+    with part.open("wb") as raw, gzip.GzipFile("", "wb", 1, raw, mtime=0) as packed:
+        for row in rows:
+            packed.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")).encode())
+            packed.write(b"\n")
+    part.replace(path)
 
 
 def _drop_half_line(file: BinaryIO) -> None:

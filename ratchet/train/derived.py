@@ -39,10 +39,13 @@ class Derived:
     """(N,) coefficient of the row's loss."""
     plain: Tensor
     """(N,) coefficient of the shared terms: every sample counts the same."""
+    numbers: tuple[int, ...]
+    """Which samples of the step they are."""
 
     def of(self, one: Packed) -> Derived:
         """Return the part that a forward pass holds, in the order of its tokens."""
         members = torch.tensor(one.chosen, device=self.credit.device)
         at_tokens = self.batch.tokens_of(members)
-        columns = (c[at_tokens] for c in (self.sampled, self.credit, self.coef, self.plain))
-        return Derived(self.batch.select(members), *columns)
+        sampled, credit, coef, plain = (c[at_tokens] for c in (self.sampled, self.credit, self.coef, self.plain))
+        numbers = tuple(self.numbers[i] for i in one.chosen)
+        return Derived(self.batch.select(members), sampled, credit, coef, plain, numbers)

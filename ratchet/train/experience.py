@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ratchet.core.batch import Batch
-from ratchet.core.rollout import Floats, Group, Rollout, Tokens, Trajectory, Turn
+from ratchet.core.rollout import Differences, Floats, Group, Rollout, Tokens, Trajectory, Turn
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,6 +134,23 @@ def batch_of(samples: Sequence[Sample], device: torch.device) -> Batch:
         greedy_reward=torch.tensor(greedy, dtype=torch.float32, device=device) if len(greedy) == len(samples) else None,
         given=_given(samples, device),
     )
+
+
+def by_rollout(
+    groups: Sequence[Group], samples: Sequence[Sample], found: Mapping[int, NDArray[np.float16]]
+) -> Differences:
+    """Return what was `found` of the samples' trained tokens, by the rollouts of `groups` they were cut from.
+
+    A sample's trained tokens are the outputs of its turns, one after another, and samples stand in the order of their
+    turns. So those of a rollout, put together, are all the tokens it sampled. Answers shown again are left out.
+    """
+    columns: dict[tuple[int, int, int], list[NDArray[np.float16]]] = {}
+    for number, sample in enumerate(samples):
+        if sample.given is None:
+            group = groups[sample.group]
+            column = found.get(number, np.full(sample.num_trained, np.nan, dtype=np.float16))
+            columns.setdefault((group.step, group.index, sample.attempt), []).append(column)
+    return {key: np.concatenate(parts) for key, parts in columns.items()}
 
 
 def _given(samples: Sequence[Sample], device: torch.device) -> Tensor | None:

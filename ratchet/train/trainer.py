@@ -18,7 +18,7 @@ from ratchet.algorithms.algorithm import Algorithm
 from ratchet.config.curve import at
 from ratchet.config.learning import AlgorithmSection, RewardSection, TrainSection
 from ratchet.core.errors import NumericsError
-from ratchet.core.rollout import Group, Positive
+from ratchet.core.rollout import Differences, Group, Positive
 from ratchet.core.seeds import stream
 from ratchet.kernels.reference import TokenStats
 from ratchet.policy.policy import FrozenNetwork, Policy
@@ -27,7 +27,7 @@ from ratchet.train.credit import credit_of, kept_samples, shown_again
 from ratchet.train.critic import ValueModel
 from ratchet.train.derived import Derived, Penalties
 from ratchet.train.divergence import estimate
-from ratchet.train.experience import Sample, batch_of, flatten, longest_samples
+from ratchet.train.experience import Sample, batch_of, by_rollout, flatten, longest_samples
 from ratchet.train.ledger import ledger, usable
 from ratchet.train.optimiser import make_optimiser
 from ratchet.train.packing import Packed
@@ -49,6 +49,10 @@ class StepReport:
     ledger: Mapping[str, int]
     """``ledger/*`` rollouts, ``ledger_tokens/*`` tokens, ``ledger_prompts/*`` prompts: how many were trained on, and
     how many were left out under which reason."""
+    differences: Differences | None = None
+    """Of each token, how far the trainer was from the sampler in the pass that trained on it; None if that was not
+    asked for, or if no sampler gave log-probabilities. Where the weights are newer than the sampler's, it holds their
+    own way too."""
 
 
 class Trainer:
@@ -68,6 +72,7 @@ class Trainer:
         reward: RewardSection | None = None,
         foreign: bool = False,
         team: Team = ALONE,
+        by_token: bool = False,
     ) -> None:
         """`reference` is the frozen starting policy the KL is measured to; None measures none. `reward` says what
         attempts are worth; None, their score.
@@ -75,6 +80,7 @@ class Trainer:
         `teacher` is the frozen policy of algorithms that need one. `foreign` says that another run's versions stand
         in the samples, so that they cannot be compared with this run's steps. `team` are the ranks that train
         together; each has a trainer of its own, and all are called alike but for `logprobs`, which rank 0 does alone.
+        `by_token` has reports say of each token how far the trainer was from its sampler.
         """
         self.policy, self.algorithm, self.method, self.config = policy, algorithm, method, config
         self._seed, self._foreign, self.team = seed, foreign, team
@@ -83,6 +89,7 @@ class Trainer:
         self._shaper = Shaper(reward or RewardSection())
         self._passes = Passes(policy.device, config.micro_batch_tokens, config.max_logits, temperature, team)
         self._alone = replace(self._passes, team=ALONE)
+        self._by_token = by_token and algorithm.sampled
         self._critic = (
             ValueModel(algorithm.critic, policy.decoder, self._passes, betas=config.betas) if algorithm.critic else None
         )
@@ -129,7 +136,8 @@ class Trainer:
         copy_whole(self._network, self.policy.decoder, rank=self.team.rank)
         every = self.team.gathered((tally, self._passes.work.flops - before))
         tally, flops = joined([one for one, _ in every], tally.seconds), sum(count for _, count in every)
-        return StepReport(self._metrics(samples, tally, lr, step) | extra, flops, ledger(groups, used))
+        differences = by_rollout(used, samples, tally.differences) if self._by_token else None
+        return StepReport(self._metrics(samples, tally, lr, step) | extra, flops, ledger(groups, used), differences)
 
     def rehearse(self, prompt: int, answer: int) -> None:
         """Run the largest pass there can be, forward and backward, and put memory where the optimiser's will be.
@@ -230,7 +238,9 @@ class Trainer:
         if whole.correction is not None:
             coef = coef * whole.correction[at_tokens]
         plain = algorithm.reduce(batch, torch.ones_like(batch.reward))
-        return Derived(batch, whole.sampled[at_tokens], batch.per_token(credit), coef, plain), kept.tolist()
+        chosen = kept.tolist()
+        which = tuple(part[i] for i in chosen)
+        return Derived(batch, whole.sampled[at_tokens], batch.per_token(credit), coef, plain, which), chosen
 
     def _accumulate(self, samples: Sequence[Sample], derived: Derived, step: int, tally: Tally) -> None:
         """Leave the gradient of one update in the weights."""
@@ -303,7 +313,10 @@ class Trainer:
         tally.add("advantage", part.credit)
         if self.algorithm.sampled:
             tally.add("kl_old", self._sampler_kl(logp, part.sampled))
-            tally.peak("logp_difference", (logp - part.sampled).abs())
+            difference = logp - part.sampled
+            tally.peak("logp_difference", difference.abs())
+            if self._by_token:
+                tally.keep(part.numbers, part.batch.lengths.long().tolist(), difference)
 
     def _update(self, lr: float, step: int, tally: Tally) -> None:
         """Clip, step, forget the gradient. Without any gradient nothing moves and no update is counted."""

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from boards import HOSTILE, MakeRun, row
 from starlette.testclient import TestClient
@@ -207,6 +208,27 @@ def test_groups_come_widest_spread_first_and_an_attempt_comes_with_its_tokens(
     assert one["advantage"] == pytest.approx((0.0 - 1.25 / 3) / 0.424918, rel=1e-4)
     assert client.get(f"{at}/11/0/9").status_code == 404
     assert client.get(f"{at}/99").status_code == 404
+
+
+def test_tokens_say_how_far_the_trainer_was_from_the_sampler_or_why_that_is_not_known(
+    make_run: MakeRun, client: TestClient, id_of: IdOf
+) -> None:
+    store = make_run("one", 12)
+    at = f"/api/runs/{id_of('one')}/steps/11/0"
+    assert client.get(f"{at}/0").json()["differences"] == "none"
+    tokens = store.read_groups(11)[1].rollouts[0].output_tokens
+    values = np.array([0.25, -0.5] + [0.0] * (tokens - 2), dtype=np.float16)
+    untrained = np.full(store.read_groups(11)[1].rollouts[1].output_tokens, np.nan, dtype=np.float16)
+    store.write_differences(11, {(11, 0, 0): values, (11, 0, 1): untrained})
+    one = client.get(f"{at}/0").json()
+    policy, helper = one["trajectories"]
+    assert (one["differences"], policy["turns"][0]["differences"]) == ("some", values.tolist())
+    assert helper["turns"][0]["differences"] == []  # a frozen agent's tokens are nobody's to train
+    for attempt in (1, 2):
+        assert client.get(f"{at}/{attempt}").json()["differences"] == "untrained"
+    (store.folder / "rollouts" / "differences_000011.jsonl.gz").write_bytes(b"not gzip")
+    answer = client.get(f"{at}/0")
+    assert (answer.status_code, "damaged" in answer.json()["error"]) == (404, True)
 
 
 def test_seeds_of_one_method_are_pooled_and_differences_are_told(

@@ -26,6 +26,25 @@ def test_training_in_a_thread_changes_no_number(config: Config, tmp_path: Path) 
     assert weights(one) == weights(two)
 
 
+@pytest.mark.parametrize("words", [(), ("train.updates_per_batch=2",), ("buffer.kind='replay'", "sync.offset=1")])
+def test_a_run_records_how_far_trainer_and_sampler_were_apart_at_each_token(
+    config: Config, words: tuple[str, ...]
+) -> None:
+    store = RunStore.open(train(config(*words)).folder)
+    for k, row in enumerate(rows(store.folder)):
+        found = store.read_differences(k)
+        assert found is not None
+        assert sum(map(len, found.values())) == row["tokens/trained"]
+        apart = max(float(abs(values).max()) for values in found.values())
+        if "sampler/logp_diff_max" in row:
+            assert apart == pytest.approx(row["sampler/logp_diff_max"], rel=1e-3, abs=1e-7)
+        for one in store.read_groups(k):
+            for r in one.rollouts:
+                assert len(found.get((one.step, one.index, r.attempt), range(r.output_tokens))) == r.output_tokens
+    bare = RunStore.open(train(config(*words, "record.rollouts=false", "run.name='bare'")).folder)
+    assert bare.read_differences(0) is None
+
+
 def test_offline_every_batch_comes_from_the_starting_policy(config: Config) -> None:
     folder = train(config("sync.offline=true")).folder
     versions = [

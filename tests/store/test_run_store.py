@@ -132,3 +132,21 @@ def test_a_disk_that_refuses_is_a_run_error_that_says_what_is_safe(store: RunSto
     (store.folder / "metrics.jsonl").mkdir()
     with pytest.raises(RunError, match=r"metrics\.jsonl cannot be written.*recorded before is safe"):
         store.append_metrics({"step": 0})
+
+
+def test_differences_of_tokens_come_back_and_go_with_the_groups_they_belong_to(store: RunStore) -> None:
+    store.write_groups(5, random_groups(1))
+    assert store.read_differences(5) is None
+    noise = np.random.default_rng(0).normal(0, 1e-3, 20_000).astype(np.float16)
+    kept = {(5, 0, 0): noise, (5, 1, 3): np.array([np.nan, -65504.0], dtype=np.float16)}
+    store.write_differences(5, kept)
+    found = store.read_differences(5)
+    assert found is not None
+    assert list(found) == list(kept)
+    for key, values in kept.items():
+        np.testing.assert_array_equal(found[key], values)
+    (path,) = (store.folder / "rollouts").glob("differences_*")
+    assert path.stat().st_size < 2.2 * len(noise)
+    assert store.steps_with_groups() == [5]
+    store.write_groups(5, random_groups(2))  # a resumed run plays the step anew
+    assert store.read_differences(5) is None

@@ -39,7 +39,9 @@ def two_steps(algorithm: str, team: Team, **settings: Any) -> dict[str, Any]:
     method = AlgorithmSection(lr=1e-2, kl_coef=penalty, entropy_coef=penalty)
     reference = copy.deepcopy(policy.decoder).requires_grad_(False)
     config = TrainSection(micro_batch_tokens=40, grad_clip=0.05, **settings)
-    made = Trainer(policy, build_algorithm(algorithm, {}), method, config, seed=0, reference=reference, team=team)
+    made = Trainer(
+        policy, build_algorithm(algorithm, {}), method, config, seed=0, reference=reference, team=team, by_token=True
+    )
     gradient: dict[str, torch.Tensor] = {}
 
     def keep(*_: Any) -> None:
@@ -48,7 +50,12 @@ def two_steps(algorithm: str, team: Team, **settings: Any) -> dict[str, Any]:
 
     made.optimiser.register_step_pre_hook(keep)
     reports = [made.step(random_groups(step, groups=4, equal=(1,)), step) for step in range(2)]
-    return {"gradient": gradient, "weights": policy.weights(), "metrics": [r.metrics for r in reports]}
+    return {
+        "gradient": gradient,
+        "weights": policy.weights(),
+        "metrics": [r.metrics for r in reports],
+        "differences": [r.differences for r in reports],
+    }
 
 
 @pytest.mark.parametrize("shard", ["none", "full"])
@@ -66,5 +73,9 @@ def test_a_step_gives_the_same_numbers_on_any_number_of_ranks(size: int, shard: 
                 for name in mine:
                     if not name.startswith(VARIES):
                         assert theirs[name] == pytest.approx(mine[name], rel=1e-6, abs=1e-9), (rank, name)
+            for mine, theirs in zip(one["differences"], found["differences"], strict=True):
+                assert mine.keys() == theirs.keys()
+                for rollout, values in mine.items():
+                    assert theirs[rollout].tolist() == pytest.approx(values.tolist(), rel=2e-3, abs=1e-6)
         for name, weight in one["weights"].items():  # the whole weights are on rank 0
             torch.testing.assert_close(many[0]["weights"][name], weight, rtol=1e-5, atol=1e-7)

@@ -5,8 +5,9 @@ import { diff } from "./diff.js";
 import { choice, fill, h, s } from "./dom.js";
 import { counted, duration, number, pieces, safe } from "./text.js";
 
-const COLOURS = [["none", "nothing"], ["logprob", "log-probability"], ["advantage", "advantage"], ["version", "version of the weights"]];
+const COLOURS = [["none", "nothing"], ["logprob", "log-probability"], ["advantage", "advantage"], ["difference", "trainer against sampler"], ["version", "version of the weights"]];
 const LEVELS = [-0.05, -0.2, -0.5, -1, -1.7, -2.6, -4]; // nats; a token above the first is as good as certain
+const APART = [0.003, 0.03, 0.3]; // nats: the token is 0.3 %, 3 %, a third more or less probable to the trainer
 let colouring = "logprob";
 
 /** Return a stranger's text as nodes: what cannot be seen is written out and marked. */
@@ -89,6 +90,10 @@ function level(turn, n, found) {
     const size = Math.min(3, Math.ceil(Math.abs(found.advantage) / 0.75));
     return size === 0 ? "" : `${found.advantage > 0 ? "up" : "down"}${size}`;
   }
+  if (colouring === "difference") {
+    const value = turn.differences[n] ?? 0, size = APART.filter((bound) => Math.abs(value) >= bound).length;
+    return size === 0 ? "" : `${value > 0 ? "up" : "down"}${size}`;
+  }
   if (colouring === "version") return `v${versionOf(turn, n) % 6}`;
   return "";
 }
@@ -107,16 +112,27 @@ function legendOf(found) {
     return [h("small", {}, "certain"), LEVELS.map((_, i) => h("span", { class: `swatch token l${i + 1}` })), h("small", {}, "surprising (−4 nats or less)")];
   }
   if (colouring === "advantage") return [h("small", {}, found.advantage === null ? "no reward, so no advantage" : `(reward − mean of the group) / its spread: ${number(found.advantage)}, the same for every token`)];
+  if (colouring === "difference") return apartLegend(found, turns);
   if (colouring === "version") return [...new Set(turns.flatMap((t) => [t.version, ...t.switches.map((x) => x[1])]))].sort((a, b) => a - b).map((v) => h("span", { class: `swatch wide token v${((v % 6) + 6) % 6}` }, v));
   return null;
+}
+
+/** Say what the colours of trainer against sampler mean here, or why there are none. */
+function apartLegend(found, turns) {
+  if (found.differences === "none") return h("span", { class: "muted" }, "Not recorded: the run is of an earlier version, or the step was never trained.");
+  const known = turns.flatMap((t) => t.differences).filter((v) => v !== null);
+  if (!known.length) return h("span", { class: "muted" }, "The step did not train on this attempt, so there is nothing to compare.");
+  const sizes = known.map(Math.abs), mean = sizes.reduce((a, b) => a + b, 0) / sizes.length;
+  const swatch = (way, i) => h("span", { class: `swatch token ${way}${i}` });
+  return [h("small", {}, "less probable to the trainer"), [3, 2, 1].map((i) => swatch("down", i)), [1, 2, 3].map((i) => swatch("up", i)), h("small", {}, `more (from ${APART.join(", ")} nats on); here ${number(mean)} on average, ${number(sizes.reduce((a, b) => Math.max(a, b)))} at most`)];
 }
 
 function point(event, tip, found) {
   const token = event.target.closest?.(".token[data-at]");
   tip.hidden = !token;
   if (!token) return;
-  const [t, i, n] = token.dataset.at.split(".").map(Number), turn = found.trajectories[t].turns[i], logprob = turn.logprobs[n];
-  fill(tip, h("b", {}, JSON.stringify(safe(turn.pieces[n]))), ` token ${turn.ids[n]}, place ${n}`, logprob === undefined || logprob === null ? "" : h("div", {}, `log-probability ${number(logprob)}, probability ${number(Math.exp(logprob))}`), h("div", {}, `version ${versionOf(turn, n)}, ${turn.fingerprint}`));
+  const [t, i, n] = token.dataset.at.split(".").map(Number), turn = found.trajectories[t].turns[i], logprob = turn.logprobs[n], apart = turn.differences[n];
+  fill(tip, h("b", {}, JSON.stringify(safe(turn.pieces[n]))), ` token ${turn.ids[n]}, place ${n}`, logprob === undefined || logprob === null ? "" : h("div", {}, `log-probability ${number(logprob)}, probability ${number(Math.exp(logprob))}`), apart === undefined || apart === null ? "" : h("div", {}, `trainer against sampler ${apart > 0 ? "+" : ""}${number(apart)}`), h("div", {}, `version ${versionOf(turn, n)}, ${turn.fingerprint}`));
   const at = token.getBoundingClientRect();
   tip.style.left = `${Math.min(at.left, innerWidth - 260)}px`;
   tip.style.top = `${at.bottom + 6}px`;
