@@ -210,10 +210,10 @@ def main() -> None:
     once |= {f"Ray: {name}": values for name, values in asyncio.run(on_ray(128, args.repeats)).items()}
     facts = {"machine": describe_environment(), "load": os.getloadavg(), "groups": n, "repeats": args.repeats}
     report = table(parts, once)
-    told = f"{facts['machine']['processor']}, {facts['machine']['cores']} cores, load {facts['load'][0]:.1f}; "
-    told += f"{args.repeats} interleaved repeats of steps of {n} groups (8 answers of 200 tokens); wall time."
+    said = f"{facts['machine']['processor']}, {facts['machine']['cores']} cores, load {facts['load'][0]:.1f}; "
+    said += f"{args.repeats} interleaved repeats of steps of {n} groups (8 answers of 200 tokens); wall time."
     (OUT / "cluster-scale.json").write_text(json.dumps({**facts, "parts": parts, "once": once}, indent=1) + "\n")
-    (OUT / "cluster-scale.md").write_text(f"# Explorers, hand-out, buffer\n\n{told}\n\n{report}\n")
+    (OUT / "cluster-scale.md").write_text(f"# Explorers, hand-out, buffer\n\n{said}\n\n{report}\n")
     print(report)
 
 

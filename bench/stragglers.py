@@ -183,7 +183,8 @@ def main() -> None:
     explore = TREE["explore"]
     machine = facts["machine"]
     told = (
-        f"{machine['processor']}, {machine['cores']} cores, load {facts['load'][0]:.1f}. {args.rounds} interleaved rounds of {args.steps - WARM_UP} timed steps. {EXPLORERS} explorers on Ray with "
+        f"{machine['processor']}, {machine['cores']} cores, load {os.getloadavg()[0]:.1f}. "
+        f"{args.rounds} interleaved rounds of {args.steps - WARM_UP} timed steps. {EXPLORERS} explorers on Ray with "
         f"{args.slots} places each; {explore['prompts_per_step']} prompts of {explore['samples_per_prompt']} answers a "
         f"step. An answer takes {args.unit:g} s x a log-normal length (median 1, sigma {args.sigma:g}), asleep; so is "
         "the training time. Loops, buffer, trainer, weights and Ray are real. 'Places in use': seconds slept over "
