@@ -25,6 +25,10 @@ LOSSES_IN_A_ROW = 3
 with what they do and not with where they live."""
 
 
+TOLD_EVERY_S = 0.2
+"""Seconds between two tellings of what explorers do: each writes about all of them, groups begin and end faster."""
+
+
 class Hands(Protocol):
     """Who hosts explorers: `cluster.crew.Crew`."""
 
@@ -62,7 +66,8 @@ class FarGroups:
     ) -> None:
         """`hands` is asked for a host when the first group is wanted; `held` returns the weights to sample with.
 
-        `lost` is told who died, which groups it had under way, and why; `tell` that `doing` has changed.
+        `lost` is told who died, which groups it had under way, and why; `tell` that `doing` has changed,
+        within `TOLD_EVERY_S` seconds, once for all that changed meanwhile.
         """
         self._ask, self._number, self._held, self._task_at = hands, number, held, task_at
         self._lost, self._tell = lost, tell
@@ -70,6 +75,7 @@ class FarGroups:
         self._workers: list[_Worker] = []
         self._hired = self._losses = 0
         self._greeting: set[asyncio.Task[None]] = set()
+        self._telling: asyncio.TimerHandle | None = None
 
     async def groups(
         self, step: int, first: int, prompts: int, samples: int, *, skip: Collection[int] = (), greedy: bool = False
@@ -105,6 +111,8 @@ class FarGroups:
 
     async def close(self) -> None:
         """End all explorers."""
+        if self._telling is not None:
+            self._telling.cancel()
         for task in self._greeting:
             task.cancel()
         if self._hands is not None:
@@ -116,7 +124,7 @@ class FarGroups:
         while True:
             worker = min(self._workers, key=lambda w: len(w.plays))
             worker.plays[game.index] = time.time()
-            self._tell()
+            self._tell_soon()
             try:
                 group: Group = await self._hands.call(worker.member, "play", game, *way)
                 self._losses = 0
@@ -125,7 +133,15 @@ class FarGroups:
                 self._replace(worker, str(error))
             finally:
                 worker.plays.pop(game.index, None)
-                self._tell()
+                self._tell_soon()
+
+    def _tell_soon(self) -> None:
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(TOLD_EVERY_S, self._tell_now)
+
+    def _tell_now(self) -> None:
+        self._telling = None
+        self._tell()
 
     def _replace(self, worker: _Worker, why: str) -> None:
         """Put another explorer in the place of one that died; the first of its groups to notice does it."""
@@ -156,4 +172,4 @@ class FarGroups:
             worker.facts = await self._hands.call(worker.member, "where")
         except (LostError, RunError):
             return  # whoever plays with it meets the same
-        self._tell()
+        self._tell_soon()

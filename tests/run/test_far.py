@@ -96,6 +96,23 @@ def test_groups_of_an_explorer_that_dies_are_played_by_others_and_each_comes_onc
     assert hands.hired == ["explorer-1", "explorer-2", "explorer-3"]
 
 
+def test_many_groups_that_begin_and_end_at_once_are_told_of_once() -> None:
+    told: list[list[str]] = []
+
+    async def play() -> None:
+        source = FarGroups(
+            lambda: FakeHands({}), 2, held=lambda: HELD, task_at=int, lost=lambda *_: None,
+            tell=lambda: told.append([worker["name"] for worker in source.doing()]),
+        )  # fmt: skip
+        assert len([g async for g in source.groups(0, 0, 64, 1)]) == 64
+        while not told:
+            await asyncio.sleep(0.01)
+        await source.close()
+
+    asyncio.run(play())
+    assert told == [["explorer-1", "explorer-2"]]
+
+
 def test_explorers_that_all_die_end_the_run_with_the_cause() -> None:
     with pytest.raises(RunError, match=r"Explorers died 7 times in a row .*explorer-\d+ is gone: it was killed"):
         asyncio.run(played(far(FakeHands({"all": 0}), 2, []), 4))
