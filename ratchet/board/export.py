@@ -46,6 +46,8 @@ def write_export(board: Board, out: Path) -> int:
     page = assets.pop("index.html").decode()
     page = page.replace('<html lang="en">', '<html lang="en" data-export="yes">')
     page = page.replace('src="static/app.js" type="module"', 'src="static/board.js" defer')
+    # The modules are not in the export, and a browser that looks for them on the disk complains about each.
+    page = "\n".join(line for line in page.splitlines() if 'rel="modulepreload"' not in line) + "\n"
     page = page.replace("<title>", f'<meta http-equiv="content-security-policy" content="{POLICY}">\n<title>')
     static = {n: d for n, d in assets.items() if n not in modules} | {"board.js": bundle(modules, "app.js").encode()}
     try:

@@ -38,20 +38,29 @@ export async function chartsTab(panel, first) {
     for (let i = 0; i < rest.length; i += 12) await load(rest.slice(i, i + 12));
   }, 15);
 
+  const series = (names, points) => get("runs", run.id, "series", { m: names, x: how.axis, smooth: how.smooth, points, from: link.low, to: link.high });
+
+  // What the figure shows is asked for before anything is made, so that it is there when the charts are.
+  const figureNames = [...new Set(run.figure.flatMap((plan) => [plan, plan.right].filter(Boolean).map((p) => p.metric)))];
+  let early = figureNames.length ? { axis: how.axis, smooth: how.smooth, answer: series(figureNames, 1600) } : null;
+  early?.answer.catch(() => {}); // told where it is awaited
+
   async function load(some) {
     for (const held of some) held.stale = false;
     const names = [...new Set(some.flatMap((held) => held.names))];
     if (!names.length) return;
-    const wide = some.some((held) => held.panel) ? 1600 : 900;
+    const panels = some.some((held) => held.panel);
+    const ready = panels && early && early.axis === how.axis && early.smooth === how.smooth && link.low === null ? early.answer : null;
+    if (panels) early = null;
     let found;
     try {
-      found = await get("runs", run.id, "series", { m: names, x: how.axis, smooth: how.smooth, points: wide, from: link.low, to: link.high });
+      found = await (ready || series(names, panels ? 1600 : 900));
     } catch (error) { return notice(error.message, "error"); }
     const by = new Map(found.map((series) => [series.name, series]));
     for (const held of some) held.draw(by);
   }
 
-  const stale = () => { for (const held of charts.values()) { held.stale = true; if (held.seen) ask(held); } };
+  const stale = () => { early = null; for (const held of charts.values()) { held.stale = true; if (held.seen) ask(held); } };
   const zoomed = later(() => { if (!exported) stale(); reset.hidden = link.low === null; }, 140);
   link.listeners.add(() => { reset.hidden = link.low === null; zoomed(); });
 
