@@ -15,6 +15,7 @@ from pydantic import Field
 
 from ratchet.cli.doctor import findings_of
 from ratchet.config.read import read_config
+from ratchet.core.errors import ConfigError
 from ratchet.core.protocols import Outcome, PolicyHandle
 from ratchet.core.rollout import Score
 from ratchet.core.task import Task
@@ -48,6 +49,7 @@ class Faulty(Arithmetic):
         return Score(honest.value + self.length_bonus * len(text), honest.parts)
 
 
+REFUSED = "refused before the first step by the reward probe"
 HERE = f"environment.name={Path(__file__).resolve()}:Faulty"
 FAULTS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
     "none": (("sync.interval=1",), frozenset()),
@@ -57,7 +59,7 @@ FAULTS: dict[str, tuple[tuple[str, ...], frozenset[str]]] = {
     ),
     "weights never delivered": (("sync.interval=1000",), frozenset({"weights_not_delivered", "no_learning"})),
     "wrong temperature": (("sync.interval=1", "explore.temperature=0.1"), frozenset({"zero_signal", "no_learning"})),
-    "broken reward": ((HERE, "environment.pays_all=true", "sync.interval=1"), frozenset({"zero_signal"})),
+    "broken reward": ((HERE, "environment.pays_all=true", "sync.interval=1"), frozenset({REFUSED})),
     "hung reward": (
         (HERE, "environment.hangs_share=0.3", "explore.rollout_timeout_s=3", "sync.interval=1", "train.steps=30"),
         frozenset({"drops", "reward_timeouts"}),
@@ -82,9 +84,15 @@ def trained() -> dict[str, Any]:
             words = ["stale", "train.steps=100", *settings, "run.threads=1", "eval.every=20", "eval.tasks=64",
                      "record.checkpoint_every=1000000", f"run.folder={folder}",
                      f"run.name={name.replace(' ', '-')}"]  # fmt: skip
-            run = train(read_config(words))
-            found = findings_of(read_log(run.folder))
-            told = sorted({f.rule for f in found if f.severity > Severity.INFO})
+            try:
+                run = train(read_config(words))
+            except ConfigError as error:  # a run that is refused before its first step has been seen through
+                if "Reward probe" not in str(error):
+                    raise
+                told = [REFUSED]
+            else:
+                found = findings_of(read_log(run.folder))
+                told = sorted({f.rule for f in found if f.severity > Severity.INFO})
             result[name] = {"expected": sorted(expected), "found": told,
                             "right": bool(expected & set(told)) if expected else not told}  # fmt: skip
             print(f"{name}: {told}", flush=True)

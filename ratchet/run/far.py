@@ -76,6 +76,7 @@ class FarGroups:
         self._hired = self._losses = 0
         self._greeting: set[asyncio.Task[None]] = set()
         self._telling: asyncio.TimerHandle | None = None
+        self._told = -TOLD_EVERY_S
 
     async def groups(
         self, step: int, first: int, prompts: int, samples: int, *, skip: Collection[int] = (), greedy: bool = False
@@ -136,11 +137,17 @@ class FarGroups:
                 self._tell_soon()
 
     def _tell_soon(self) -> None:
-        if self._telling is None:
-            self._telling = asyncio.get_running_loop().call_later(TOLD_EVERY_S, self._tell_now)
+        """Tell at once if that was long ago, so that what goes wrong with it ends the run; else a little later."""
+        wait = self._told + TOLD_EVERY_S - time.monotonic()
+        if wait <= 0:
+            self._tell_now()
+        elif self._telling is None:
+            self._telling = asyncio.get_running_loop().call_later(wait, self._tell_now)
 
     def _tell_now(self) -> None:
-        self._telling = None
+        if self._telling is not None:
+            self._telling.cancel()
+        self._telling, self._told = None, time.monotonic()
         self._tell()
 
     def _replace(self, worker: _Worker, why: str) -> None:
