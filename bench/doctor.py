@@ -249,8 +249,9 @@ def written(report: Mapping[str, Any]) -> str:
         "another set of seeds, the generator was changed too, where a case was inside its own noise (the reward's is "
         "at most 0.04 with a correlation of 0.5 instead of 0.05 and 0.6; a surge costs 60 % of the gain or more, not "
         "40 %) or held what it should not (a heavy tail in the logarithm of a gradient or KL is a spike). Few cases "
-        "a rule make wide intervals: 12 of 12 is above 0.73 with 95 % confidence. An earlier set of 336 runs from the "
-        "same seeds was seen before this one, and no threshold was changed for it.", "",
+        "a rule make wide intervals: 12 of 12 is above 0.73 with 95 % confidence. A first set of reported "
+        "seeds had been seen when the generator was changed, and was discarded; smaller draws of these seeds were seen "
+        "before this one, and no threshold was chosen by them.", "",
         f"False alarms above information: {alarms} on {runs} runs that go well, {alarms / runs:.3f} a run. Processor "
         f"time of a diagnosis: median {1e3 * report['seconds_median']:.0f} ms, most {1e3 * report['seconds_most']:.0f} "
         "ms (on a machine busy with other work).", "",
