@@ -30,13 +30,19 @@ class Dies(Silent):
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder that holds a finished run, and the cache of its warm start."""
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("swarm")
 
 
-def test_a_run_records_its_agents_and_trains_on_the_orchestrator_alone(config: Config, straight: Path) -> None:
-    train(config(*SWARM, f"warm_start.cache={straight}/cache", folder=straight))
+@pytest.fixture
+def straight(config: Config, kept: Path) -> Path:
+    """The folder that holds a finished run, and the cache of its warm start; whichever test is first makes it."""
+    if not (kept / "run").exists():
+        train(config(*SWARM, f"warm_start.cache={kept}/cache", folder=kept))
+    return kept
+
+
+def test_a_run_records_its_agents_and_trains_on_the_orchestrator_alone(straight: Path) -> None:
     store = RunStore.open(straight / "run")
     table = store.metrics()
     groups = [g for step in range(4) for g in store.read_groups(step)]
