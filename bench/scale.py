@@ -60,8 +60,6 @@ class Fakes:
             return {"pid": 1, "node": "here"}
         return replace(GROUP, index=arguments[0].index, step=arguments[0].step)
 
-    def dismiss(self, member: Member) -> None: ...
-
     def close(self) -> None: ...
 
 

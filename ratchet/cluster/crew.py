@@ -82,10 +82,6 @@ class Crew:
                 raise error.cause from None
             raise RunError(f"{member.name} failed: {str(error).strip().splitlines()[-1]}") from error
 
-    def dismiss(self, member: Member) -> None:
-        """End a member at once."""
-        self._ray.kill(member.actor)
-
     def close(self) -> None:
         """End all members, and Ray itself if it was started here."""
         self._ray.shutdown()

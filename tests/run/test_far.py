@@ -55,8 +55,6 @@ class FakeHands:
         self.played.append((member.name, game.index))
         return replace(group([rollout(1.0, turn([1], [2]))]), index=game.index, step=game.step)
 
-    def dismiss(self, member: Member) -> None: ...
-
     def close(self) -> None:
         self.closed = True
 
