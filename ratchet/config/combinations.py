@@ -193,10 +193,10 @@ def _cluster(config: RunConfig) -> Iterator[str]:
                 f'cluster.name = "ray" gives each explorer an engine in its own process, and engine.name = '
                 f'"{config.engine.name}" is another program: set engine.name = "ratchet", or cluster.name = "local"'
             )
-        if config.environment.name == "agents":
+        if config.environment.name in ("agents", "verifiers"):
             yield (
-                'cluster.name = "ray" plays rollouts in processes of their own, and environment.name = "agents" hands '
-                'them out at one address: set cluster.name = "local"'
+                'cluster.name = "ray" plays rollouts in processes of their own, and environment.name = '
+                f'"{config.environment.name}" hands them out at one address: set cluster.name = "local"'
             )
         if cluster.ranks > 1:
             yield (

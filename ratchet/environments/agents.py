@@ -236,6 +236,14 @@ class Agents(BaseModel):
         if not attempt.ended.done():
             attempt.ended.set_exception(error)
 
+    def drop(self, error: Exception, *, waiting: bool) -> None:
+        """End the attempts that are being played with `error`; those too that still wait to be taken up, if so said."""
+        for attempt in list(self._open.values()):
+            self.stop(attempt, error)
+        for attempt in list(self._waiting) if waiting else ():
+            if not attempt.taken.done():
+                attempt.taken.set_exception(error)
+
     def _inner_task(self, task: Task) -> Task:
         return replace(task, environment=self.inner, extras=task.extras["inner"])
 

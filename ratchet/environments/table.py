@@ -25,6 +25,7 @@ BUILT_IN: Mapping[str, str] = {
     "reasoning_gym": "ratchet.environments.gym:ReasoningGym",
     "reproduce": "ratchet.environments.reproduce:Reproduce",
     "swarm": "ratchet.environments.swarm:Swarm",
+    "verifiers": "ratchet.environments.verifiers:Verifiers",
     "wide_search": "ratchet.environments.search:WideSearch",
 }
 """Name to class. Classes are imported when asked for, so that listing the names stays quick."""

@@ -345,6 +345,8 @@ class TrainingEndpoint:
         self._listening.close()
 
 
-def opener(agents: Agents, tokenizer: Tokenizer, sampling: Sampling) -> Callable[[], TrainingEndpoint]:
-    """Return what makes the endpoint of a run."""
-    return lambda: TrainingEndpoint(agents, tokenizer, sampling, Limits())
+def opener(
+    agents: Agents, tokenizer: Tokenizer, sampling: Sampling, limits: Limits | None = None
+) -> Callable[[], TrainingEndpoint]:
+    """Return what makes the endpoint of a run; None for the usual limits."""
+    return lambda: TrainingEndpoint(agents, tokenizer, sampling, limits or Limits())

@@ -1,0 +1,6 @@
+"""Wraps the client of OpenAI."""
+
+
+class OpenAIChatCompletionsClient:
+    def __init__(self, client):
+        self.client = client
