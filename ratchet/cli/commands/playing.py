@@ -114,6 +114,8 @@ def export(
 
 @click.command()
 @click.argument("source", metavar="RUN|MODEL", type=click.Path(path_type=Path))
+@click.argument("settings", nargs=-1)
+@click.option("--train", default="", metavar="CONFIG", help="Train it by this recipe; sessions come from outside.")
 @click.option("--step", type=int, default=None, help="Checkpoint of RUN to serve; the last one unless given.")
 @click.option("--name", default="", help="What clients call the model; the folder's name unless given.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
@@ -129,12 +131,27 @@ def export(
 @click.option("--per-minute", default=6000, show_default=True, type=click.IntRange(min=1), help="Requests of a client.")
 @click.option("--at-once", default=256, show_default=True, type=click.IntRange(min=1), help="Requests at once, of all.")
 @click.option("--max-body", default=4 << 20, show_default=True, type=click.IntRange(min=1), help="Bytes of a request.")
-def serve(source: Path, **options: object) -> None:
+@click.option("--plain", is_flag=True, help="With --train: plain lines even on a terminal.")
+@click.pass_context
+def serve(
+    command: click.Context, source: Path, settings: tuple[str, ...], train: str, plain: bool, **options: object
+) -> None:
     """Serve a model over OpenAI's API: RUN|MODEL
 
     A checkpoint of RUN, or a Hugging Face folder, answers chat completions (tools and streams too) and completions
     until Ctrl-C. On another address than this machine's own, clients need the token in RATCHET_SERVE_TOKEN as API key.
+
+    With --train CONFIG [KEY=VALUE ...] it is trained meanwhile: each session key is an attempt, and rewards are posted.
     """
+    from ratchet.cli.serve_training import Training, check_words, serve_training
+
+    typed = {n for n in command.params if command.get_parameter_source(n) is click.core.ParameterSource.COMMANDLINE}
+    check_words(typed - {"source", "settings"}, config=train, settings=settings)
+    if train:
+        address = {name: options[name] for name in ("host", "port") if name in typed}
+        asked = Training(source, options["step"], train, settings, address)  # type: ignore[arg-type]  # as below
+        serve_training(asked, plain=plain)
+        return
     from ratchet.cli.serve import Asked, serve_model
 
     serve_model(Asked(source=source, **options))  # type: ignore[arg-type]  # click has checked them
