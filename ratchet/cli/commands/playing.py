@@ -134,7 +134,7 @@ def export(
 @click.option("--plain", is_flag=True, help="With --train: plain lines even on a terminal.")
 @click.pass_context
 def serve(
-    command: click.Context, source: Path, settings: tuple[str, ...], train: str, plain: bool, **options: object
+    command: click.Context, /, source: Path, settings: tuple[str, ...], train: str, plain: bool, **options: object
 ) -> None:
     """Serve a model over OpenAI's API: RUN|MODEL
 
