@@ -82,6 +82,7 @@ def open_model(asked: Asked) -> Served:
     from ratchet.engines.build import local_engine
     from ratchet.policy.policy import Policy
     from ratchet.run.checkpoint import chosen_checkpoint
+    from ratchet.run.model import computed_by
     from ratchet.serve.model import Served
 
     is_run = (asked.source / "config.toml").is_file()
@@ -92,6 +93,10 @@ def open_model(asked: Asked) -> Served:
     device = "cuda" if asked.device != "cpu" and torch.cuda.is_available() else "cpu"
     folder = chosen_checkpoint(asked.source / "checkpoints", asked.step) if is_run else asked.source
     policy = Policy.load(folder, device=device, dtype=asked.dtype)
+    if policy.origin.hosted:
+        click.echo(f"Model: {computed_by(policy)}")
+    if not policy.tokenizer.converses:
+        click.echo("It has no chat template: completions are answered, chat completions are refused.")
     context = min(asked.context or policy.shape.context, policy.shape.context)
     engine = local_engine(policy, context=context, max_rows=asked.rows)
     fingerprint = policy.fingerprint()

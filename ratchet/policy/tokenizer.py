@@ -161,12 +161,21 @@ class Tokenizer:
         value = self.settings.get(key)
         return value.get("content") if isinstance(value, dict) else value
 
-    @cached_property
-    def _template_source(self) -> str:
+    @property
+    def converses(self) -> bool:
+        """Return whether there is a chat template: a base model may lack one."""
+        return bool(self._template_given)
+
+    @property
+    def _template_given(self) -> Any:
         source = self.settings.get("chat_template")
         if isinstance(source, list):  # several named templates; the plain one is called "default"
             source = {t["name"]: t["template"] for t in source}.get("default")
-        if not source:
+        return source
+
+    @cached_property
+    def _template_source(self) -> str:
+        if not (source := self._template_given):
             raise ModelError(
                 "The checkpoint's tokenizer has no chat template, so a conversation cannot be put to the model. "
                 "Set policy.chat_template to a file with one, or take an instruct checkpoint, which brings its own."

@@ -74,7 +74,10 @@ class Plain:
                 answer_of(
                     self.tokenizer,
                     one,
-                    self.tokenizer.tool_calls(one.output, self.tokenizer.decode(one.output), asked=True),
+                    # How calls look is told by the chat template, which a base model lacks.
+                    self.tokenizer.tool_calls(one.output, self.tokenizer.decode(one.output), asked=True)
+                    if tools
+                    else (),
                     stop=sampling.stop,
                     told_tools=bool(tools),
                     prompt_tokens=len(prompt),

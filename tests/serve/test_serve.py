@@ -7,6 +7,7 @@ import json
 import string
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from ratchet.core.rollout import StopReason
 from ratchet.engines.build import local_engine
 from ratchet.engines.local import generate_all
 from ratchet.engines.scripted import ScriptedEngine
-from ratchet.policy.tokenizer import tiny_tokenizer
+from ratchet.policy.tokenizer import Tokenizer, tiny_tokenizer
 from ratchet.serve.limits import Door, Limits
 from ratchet.serve.model import Served
 
@@ -236,6 +237,17 @@ async def until(true: Callable[[], bool]) -> int:
             return turn
         await asyncio.sleep(0)
     raise AssertionError("it never came true")
+
+
+def test_a_base_model_without_a_chat_template_completes_texts_and_is_no_party_to_a_chat() -> None:
+    settings = {name: value for name, value in TOKENIZER.settings.items() if name != "chat_template"}
+    base = Tokenizer(TOKENIZER.backend, settings, TOKENIZER.end_tokens)
+    assert (TOKENIZER.converses, base.converses) == (True, False)
+    served = replace(scripted(lambda prompt, seed: f"{prompt} there"), tokenizer=base)
+    got = asked(served, lambda c: c.completions.create(model="tiny", prompt="hello"))
+    assert got.choices[0].text == "hello there"
+    error = refused(served)
+    assert (error.status_code, "no chat template" in error.message) == (400, True)
 
 
 def test_models_are_listed_and_another_name_is_an_error() -> None:
