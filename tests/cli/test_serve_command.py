@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
+from builders import tiny_policy
 from click.testing import CliRunner
 
 from ratchet.cli.main import main
+from ratchet.cli.serve import Asked, open_model
 from ratchet.core.errors import ConfigError
 from ratchet.serve.address import hosts_of, is_own, token_for
 
@@ -42,3 +45,14 @@ def test_a_folder_that_is_no_model_is_a_sentence(tmp_path: Path) -> None:
         result = CliRunner().invoke(main, ["serve", *words, "--port", "0"])
         assert (result.exit_code, "Traceback" in result.output) == (2, False)
         assert said in result.output
+
+
+def test_what_a_model_lacks_is_told_before_it_is_served(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy = tiny_policy()
+    policy.save(tmp_path)
+    settings = tmp_path / "tokenizer_config.json"
+    kept = {name: value for name, value in json.loads(settings.read_text()).items() if name != "chat_template"}
+    settings.write_text(json.dumps(kept))
+    asked = Asked(tmp_path, None, "", "127.0.0.1", 0, 0, 4, "cpu", "float32", 0, 60.0, 60, 4, 1 << 20)
+    open_model(asked).engine.close()
+    assert "no chat template: completions are answered" in capsys.readouterr().out
