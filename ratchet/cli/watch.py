@@ -43,9 +43,11 @@ def watch(folder: Path, diagnose: Diagnose, *, once: bool) -> None:
     RunStore.open(folder)  # the sentence, if it is none
     run = OwnRun(folder)
     run.refresh()
-    console, doctor = Console(), Diagnosis(diagnose)
+    console = Console()
+    once = once or not console.is_terminal
+    doctor = Diagnosis(diagnose, apart=not once)  # once, somebody waits for it in any case
     try:
-        if once or not console.is_terminal:
+        if once:
             console.print(frame(run, doctor.wait("", run), console.width))
             return
         with Live(frame(run, doctor.of("", run), console.width), console=console, auto_refresh=False) as live:
