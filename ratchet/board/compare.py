@@ -51,13 +51,13 @@ def _line(curves: Sequence[Any], metric: str, axis: str, points: int, window: st
     if len(curves) == 1:
         _, record, curve = curves[0]
         x, raw = record.places(axis, curve.steps, evaluation=evaluation), curve.values
-        tx, ty = thin(x, smooth(raw, window_of(window, raw)), points)
+        tx, ty = thin(x, smooth(raw, window_of(window, curve)), points)
         return {"x": numbers(tx), "y": numbers(ty), "seeds": 1, "caption": caption(curve, metric, "")}
     steps = np.unique(np.concatenate([c.steps for _, _, c in curves]))
     table, where = np.full((len(curves), len(steps)), np.nan), np.full((len(curves), len(steps)), np.nan)
     for i, (_, record, curve) in enumerate(curves):
         at = np.searchsorted(steps, curve.steps)
-        table[i, at] = smooth(curve.values, window_of(window, curve.values))
+        table[i, at] = smooth(curve.values, window_of(window, curve))
         where[i, at] = record.places(axis, curve.steps, evaluation=evaluation)
     x, mean = np.nanmean(where, axis=0), np.nanmean(table, axis=0)
     low, high = np.nanmin(table, axis=0), np.nanmax(table, axis=0)
