@@ -25,8 +25,9 @@ export async function comparePage(main) {
   document.title = "Compare · Ratchet board";
   const list = await get("runs");
   const asked = new URLSearchParams(location.hash.split("?")[1] || "").getAll("run");
-  const known = new Set(list.runs.map((run) => run.id));
-  const ids = (asked.length ? asked : list.runs.map((run) => run.id)).filter((id) => known.has(id)).slice(0, 60);
+  const named = new Map(list.runs.map((run) => [run.id, run.name]));
+  const ids = (asked.length ? asked : [...named.keys()]).filter((id) => named.has(id)).slice(0, 60)
+    .sort((a, b) => named.get(a).localeCompare(named.get(b), undefined, { numeric: true }));
   if (!ids.length) {
     fill(main, h("div", { class: "empty" }, h("h1", {}, "Nothing to compare"), h("p", {}, "Choose runs in the ", h("a", { href: "#/" }, "list"), ", then Compare.")));
     return { changed() {}, leave() {} };
@@ -67,7 +68,7 @@ export async function comparePage(main) {
     held = data.charts.map((chart) => {
       const metric = chart.metric;
       const drop = h("button", { type: "button", class: "plain small", "aria-label": `Remove ${safe(metric)}`, onclick: () => { view.metrics = view.metrics.filter((m) => m !== metric); again(); } }, "×");
-      const made = makeChart({ title: safe(metric), height: 240, log: view.log, x_label: view.axis, info: drop }, link);
+      const made = makeChart({ title: safe(metric), unit: chart.unit, height: 240, log: view.log, x_label: data.x_label, info: drop }, link);
       charts.append(made.element);
       return made;
     });

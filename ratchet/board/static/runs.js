@@ -108,7 +108,7 @@ function empty(data) {
 
 function refused(data) {
   if (!data.refused.length) return null;
-  return h("details", { class: "refused" }, h("summary", {}, `${counted(data.refused.length, "file")} that are no log of reinforcement learning`),
+  return h("details", { class: "refused" }, h("summary", {}, `${counted(data.refused.length, "file")} left out: no log of reinforcement learning`),
     h("dl", {}, data.refused.map((file) => [h("dt", {}, safe(file.name)), h("dd", {}, safe(file.why))])));
 }
 
@@ -128,14 +128,15 @@ function row(run, draw) {
   const check = h("input", { type: "checkbox", id: `choose-${run.id}`, "aria-label": `Choose ${safe(run.name)} to compare`, checked: view.chosen.has(run.id), onchange: (event) => { event.target.checked ? view.chosen.add(run.id) : view.chosen.delete(run.id); document.querySelector(".compare")?.replaceWith(compareLink()); } });
   const about = [run.study, run.method || run.algorithm || run.framework, run.seed === null ? "" : `seed ${run.seed}`].filter(Boolean).join(" · ");
   const spark = sparkline(run.spark.x, run.spark.y, `${run.reward_name}: now ${number(run.reward)}, best ${number(run.best)}`);
-  const waits = run.state === "stalled" || run.state === "crashed" || run.state === "damaged" ? run.detail : run.waits.map((w) => `${w.owner} waits for ${w.cause}`).join("; ");
+  const why = run.state === "running" ? run.waits.map((w) => `${w.owner} waits for ${w.cause}`).join("; ") : run.detail;
   return h("tr", {},
     h("td", { class: "check" }, check),
     h("td", { class: "stated" }, badge(run)),
-    h("td", { class: "named" }, h("a", { href: `#/run/${run.id}`, id: `run-${run.id}` }, safe(run.name)), h("small", {}, safe(about)), waits && h("small", { class: `why ${run.state}` }, safe(waits))),
+    h("td", { class: "named" }, h("a", { href: `#/run/${run.id}`, id: `run-${run.id}` }, safe(run.name)), h("small", {}, safe(about)), why && h("small", { class: `why ${run.state}` }, safe(why)),
+      run.finding && run.finding.severity !== "info" && h("a", { class: `finding narrow ${run.finding.severity}`, href: `#/run/${run.id}/doctor` }, safe(run.finding.sentence))),
     h("td", { class: "far" }, progress(run), run.step_s > 0 && run.state === "running" && run.steps > run.step && h("small", {}, `${duration((run.steps - run.step) * run.step_s)} left`)),
     h("td", { class: "reward" }, spark, h("span", { class: "value" }, number(run.reward))),
-    h("td", { class: "wide found" }, run.finding ? h("a", { class: `finding ${run.finding.severity}`, href: `#/run/${run.id}/doctor` }, safe(run.finding.sentence)) : h("span", { class: "muted" }, "–")),
+    h("td", { class: "wide found" }, run.finding ? h("a", { class: `finding ${run.finding.severity}`, title: safe(run.finding.sentence), href: `#/run/${run.id}/doctor` }, safe(run.finding.sentence)) : h("span", { class: "muted" }, "–")),
     h("td", { class: "wide tagged" }, run.tags.map((tag) => h("span", { class: "tag" }, safe(tag))), !exported && h("button", { type: "button", class: "plain small", id: `tag-${run.id}`, "aria-label": `Tags of ${safe(run.name)}`, onclick: () => edit(run, draw) }, "+")),
     h("td", { class: "end", title: run.last_word ? new Date(1000 * run.last_word).toLocaleString() : null }, h("span", { dataset: { since: run.last_word } }, age(run.last_word))));
 }
