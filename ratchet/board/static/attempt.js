@@ -151,7 +151,7 @@ function timeline(line) {
   const key = (tone, text) => h("span", {}, h("span", { class: `key ${tone}` }), text);
   return h("figure", { class: "agents" }, box, h("div", { class: "ends" }, h("small", {}, "0 s"), h("small", {}, duration(end))),
     h("div", { class: "legend wide" }, key("t0", "policy"), key("t2", "agent that finished"), key("t4", "agent that did not"), key("critical", "what the end waited for")),
-    h("figcaption", { class: "muted" }, safe(line.caption)));
+    h("figcaption", { class: "muted" }, safe(line.caption).replaceAll("_", " ")));
 }
 
 async function others(section, run, group, found) {

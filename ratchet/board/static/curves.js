@@ -90,7 +90,7 @@ export async function chartsTab(panel, first) {
   function drawFigure() {
     fill(figure, run.figure.map((plan, i) => {
       const plans = [plan, plan.right].filter(Boolean);
-      return add(`figure ${i}`, { title: plan.title, unit: plans.length > 1 ? `${plan.label} · right: ${plan.right.label}` : plan.label, height: 280, right: Boolean(plan.right), x_label: plan.x_label && how.axis === "step" ? plan.x_label : axisLabel(), events: marksFor(plan.metric), info: info(metricNamed(plan.metric)) },
+      return add(`figure ${i}`, { title: plan.title, unit: plans.length > 1 ? `${plan.label} · right: ${plan.right.label}` : unitOf(plan), height: 280, right: Boolean(plan.right), x_label: plan.x_label && how.axis === "step" ? plan.x_label : axisLabel(), events: marksFor(plan.metric), info: info(metricNamed(plan.metric)) },
         plans.map((p) => p.metric),
         (chart, by) => {
           const lines = plans.map((p) => scaled(by.get(p.metric), p));
@@ -150,6 +150,12 @@ export async function chartsTab(panel, first) {
     },
     leave() { sight.disconnect(); for (const held of charts.values()) held.chart.remove(); },
   };
+}
+
+/** Return what the label of the y axis says that the title does not: its unit, or all of it. */
+function unitOf(plan) {
+  const [name, unit] = plan.label.replace(/\)$/, "").split(" (");
+  return plan.title.includes(name) ? unit : plan.label;
 }
 
 /** Return a line of the study's figure: in its colour, per cent where the figure says so. */

@@ -90,17 +90,18 @@ function drawHead(head, run) {
       fact("Reward", h("b", {}, number(run.reward)), h("small", {}, ` best ${number(run.best)}`)),
       run.step_s > 0 && fact("A step takes", duration(run.step_s)),
       run.state === "running" && run.steps > run.step && run.step_s > 0 && fact("Left", duration((run.steps - run.step) * run.step_s)),
-      fact("Last word", h("span", { class: "age" }, age(run.last_word)), " ago"),
+      fact("Last word", h("span", { class: "age" }, ago(run.last_word))),
       fact("Now", h("span", { class: `now ${run.state}` }))),
     run.unreadable > 0 && h("p", { class: "warn" }, `${run.unreadable} damaged lines of metrics.jsonl and events.jsonl were passed over.`));
   drawClock(head, run);
 }
 
+const ago = (time) => (/\d/.test(age(time)) ? `${age(time)} ago` : age(time));
 const fact = (name, ...value) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
 
 function drawClock(head, run) {
   const now = Date.now() / 1000, place = head.querySelector(".now"), word = head.querySelector(".age");
-  if (word) word.textContent = age(run.last_word);
+  if (word) word.textContent = ago(run.last_word);
   if (!place) return;
   const waits = run.waits.map((w) => `${w.owner} waits for ${w.cause} (${duration(Math.max(0, now - w.since))})`).join("; ");
   place.textContent = safe(run.state === "running" ? waits || "busy" : [run.state === "recorded" ? "read from its log" : run.state, run.state === "paused" || run.state === "stalled" ? waits || run.detail : run.detail].filter(Boolean).join(": "));
