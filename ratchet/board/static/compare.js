@@ -2,7 +2,7 @@
 
 import { exported, get } from "./api.js";
 import { ink, linked, makeChart, zoom } from "./chart.js";
-import { choice, fill, h, later, s, segments } from "./dom.js";
+import { choice, fill, h, later, s, segments, untouched } from "./dom.js";
 import { coordinates } from "./parallel.js";
 import { badge } from "./runs.js";
 import { counted, number, safe } from "./text.js";
@@ -42,6 +42,7 @@ export async function comparePage(main) {
 
   const load = async () => {
     const data = await get("compare", { run: ids, m: view.metrics, x: view.axis, smooth: view.smooth, seeds: view.seeds, points: 700 });
+    await untouched();
     drawTools(data);
     draw(data);
   };

@@ -1,7 +1,7 @@
 // The list of runs: search, sort, filter, group, tags, and the choice of those to compare.
 
 import { exported, get, post } from "./api.js";
-import { choice, fill, h, later, notice, sparkline } from "./dom.js";
+import { choice, fill, h, keepingFocus, later, notice, sparkline, untouched } from "./dom.js";
 import { age, counted, duration, number, safe } from "./text.js";
 
 export const GLYPHS = { running: "●", paused: "‖", stalled: "!", finished: "✓", stopped: "■", crashed: "✕", recorded: "◇", damaged: "?" };
@@ -34,12 +34,15 @@ export async function runsPage(main) {
   let data = await get("runs");
   const body = h("div", { class: "runs" });
   const tools = h("div", { class: "tools" });
-  const draw = () => { drawTools(tools, data, draw); drawList(body, data, draw); };
-  fill(main, h("div", { class: "title" }, h("h1", {}, safe(data.folder)), h("span", { class: "muted" }, counted(data.runs.length, "run"))), tools, body);
+  const draw = () => keepingFocus(() => { drawTools(tools, data, draw); drawList(body, data, draw); });
+  const count = h("span", { class: "muted" }, counted(data.runs.length, "run"));
+  fill(main, h("div", { class: "title" }, h("h1", {}, safe(data.folder)), count), tools, body);
   draw();
   const again = later(async () => {
     try { data = await get("runs"); } catch (error) { return; }
-    drawList(body, data, draw);
+    await untouched();
+    fill(count, counted(data.runs.length, "run"));
+    keepingFocus(() => { drawStates(tools.querySelector(".states"), data, draw); drawList(body, data, draw); });
   }, 300);
   const clock = setInterval(() => { for (const cell of body.querySelectorAll("[data-since]")) cell.textContent = age(Number(cell.dataset.since)); }, 5000);
   return { changed: again, leave: () => clearInterval(clock) };
@@ -63,7 +66,7 @@ function drawStates(box, data, draw) {
   const counts = {};
   for (const run of data.runs) counts[run.state] = (counts[run.state] || 0) + 1;
   fill(box, Object.keys(GLYPHS).filter((state) => counts[state]).map((state) =>
-    h("button", { type: "button", class: `chip ${state}`, "aria-pressed": String(view.states.has(state)), onclick: () => { view.states.has(state) ? view.states.delete(state) : view.states.add(state); draw(); } },
+    h("button", { type: "button", id: `state-${state}`, class: `chip ${state}`, "aria-pressed": String(view.states.has(state)), onclick: () => { view.states.has(state) ? view.states.delete(state) : view.states.add(state); draw(); } },
       h("span", { "aria-hidden": "true" }, GLYPHS[state]), ` ${state} `, h("b", {}, counts[state]))));
 }
 
@@ -93,13 +96,11 @@ function drawList(body, data, draw) {
     const key = !view.group ? "" : view.group.startsWith(".") ? String(run[view.group.slice(1)] || "none") : run.settings[view.group] || "not set";
     groups.set(key, [...(groups.get(key) || []), run]);
   }
-  const focused = document.activeElement?.id;
   const tables = [...groups].sort((a, b) => a[0].localeCompare(b[0], undefined, { numeric: true })).map(([key, rows]) => [
     view.group && h("h2", { class: "group" }, safe(`${view.group.replace(/^\./, "")} = ${key}`), h("span", { class: "muted" }, ` ${rows.length}`)),
     table(rows, draw),
   ]);
   fill(body, runs.length ? tables : h("p", { class: "empty" }, "No run fits. Clear the search or the states."), refused(data));
-  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
 }
 
 function empty(data) {
@@ -115,7 +116,7 @@ function refused(data) {
 function heading(label, sort, draw, extra = "") {
   const on = view.sort === sort;
   return h("th", { scope: "col", class: extra, "aria-sort": on ? (view.down ? "descending" : "ascending") : null },
-    sort ? h("button", { type: "button", class: "sort", onclick: () => { if (on) view.down = !view.down; else { view.sort = sort; view.down = true; } draw(); } }, label, h("span", { "aria-hidden": "true" }, on ? (view.down ? " ↓" : " ↑") : "")) : label);
+    sort ? h("button", { type: "button", id: view.group ? null : `sort-${sort}`, class: "sort", onclick: () => { if (on) view.down = !view.down; else { view.sort = sort; view.down = true; } draw(); } }, label, h("span", { "aria-hidden": "true" }, on ? (view.down ? " ↓" : " ↑") : "")) : label);
 }
 
 function table(rows, draw) {
