@@ -10,7 +10,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import connection, get_context, parent_process, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -111,6 +111,7 @@ def _without_interrupts(start: Callable[[], None]) -> None:
     """Start a process that Ctrl-C in the terminal does not reach: whoever started it ends it."""
     if sys.platform == "win32":
         return start()
+    resource_tracker.ensure_running()  # its own start would unblock the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         return start()
@@ -120,6 +121,7 @@ def _without_interrupts(start: Callable[[], None]) -> None:
 
 def _answer(line: Connection, diagnose: Diagnose) -> None:
     """Answer questions until nobody is there to put them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     if sys.platform != "win32":
         os.nice(NICE)
