@@ -84,7 +84,7 @@ async def hand_out(explorers: int, groups: int) -> tuple[float, float]:
     with tempfile.TemporaryDirectory() as folder:
         store, source = RunStore.create(Path(folder) / "run", {}, {}, {}), far(explorers)
         started = time.perf_counter()
-        assert len([g async for g in source.groups(0, 0, groups, 8)]) == groups
+        await asyncio.gather(*(source.group(0, index, 8) for index in range(groups)))
         took, tellings = time.perf_counter() - started, 16
         started = time.perf_counter()
         for _ in range(tellings):
@@ -101,8 +101,11 @@ async def into_buffer(explorers: int, groups: int, *, dealt: bool) -> float:
         buffer = Buffer(table, BufferSection(), prompts_per_step=groups, train_prompts=groups, ahead=0, done=0)
         source, started = far(explorers), time.perf_counter()
         if dealt:
-            async for group in source.groups(0, 0, groups, 8):
-                await buffer.put(group)
+
+            async def play(index: int) -> None:
+                await buffer.put(await source.group(0, index, 8))
+
+            await asyncio.gather(*(play(index) for index in range(groups)))
         else:
 
             async def explorer(number: int) -> None:

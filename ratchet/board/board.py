@@ -32,10 +32,11 @@ ENDED = frozenset({"stopped", "finished", "crashed", "failed", "paused", "stoppe
 class Board:
     """A folder of runs and logs, and everything that can be asked about it. Safe to call from several threads."""
 
-    def __init__(self, folder: Path, diagnose: Diagnose = nothing_found) -> None:
+    def __init__(self, folder: Path, diagnose: Diagnose = nothing_found, *, apart: bool = False) -> None:
+        """With `apart`, runs are diagnosed by a process of its own; `diagnose` is then a function of a module."""
         self.library = Library(folder)
         self.tags = Tags(self.library.folder)
-        self.diagnosis = Diagnosis(diagnose)
+        self.diagnosis = Diagnosis(diagnose, apart=apart)
         self.diagnoses = diagnose is not nothing_found
         """Whether somebody gave the board a diagnosis."""
         self._shelf = Shelf()
@@ -68,7 +69,7 @@ class Board:
     def run(self, id_: str) -> dict[str, Any]:
         """Return the page of a run without the numbers of its curves."""
         record = self._record(id_)
-        found = self._diagnosed(id_, record)
+        found = self._diagnosed(id_, record, first=True)
         return {
             **self._row(id_, record),
             **details(record),
@@ -167,8 +168,8 @@ class Board:
         name = self.library.name_of(record)
         return row(id_, name, record, self.tags.of(id_), self._diagnosed(id_, record))
 
-    def _diagnosed(self, id_: str, record: Record) -> Diagnosed:
-        return self.diagnosis.of(id_, record) if self.diagnoses else Diagnosed()
+    def _diagnosed(self, id_: str, record: Record, *, first: bool = False) -> Diagnosed:
+        return self.diagnosis.of(id_, record, first=first) if self.diagnoses else Diagnosed()
 
     def _record(self, id_: str) -> Record:
         return self.library.look_at(id_)

@@ -11,10 +11,11 @@ from ratchet.board.curve import Floats, caption, numbers, smooth, thin
 from ratchet.board.library import Record
 from ratchet.board.listing import shown
 from ratchet.board.page import window_of
-from ratchet.board.run import OwnRun
+from ratchet.board.run import OwnRun, axis_label
 from ratchet.charts.axes import AXES
 from ratchet.charts.grouping import Run, grouped
 from ratchet.core.errors import ConfigError, nearest
+from ratchet.logs.names import describe
 
 MOST_RUNS = 60
 ENDS = 5
@@ -41,8 +42,9 @@ def overlay(
             curves = [c for c in curves if len(c[2].values)]
             if curves:
                 lines.append({"label": label, "ids": ids, **_line(curves, metric, axis, points, window)})
-        charts.append({"metric": metric, "lines": lines})
-    return {"charts": charts, "methods": methods, "axes": axes}
+        entry = describe(metric)
+        charts.append({"metric": metric, "unit": entry.unit if entry is not None else "", "lines": lines})
+    return {"charts": charts, "methods": methods, "axes": axes, "x_label": axis_label(axis)}
 
 
 def _line(curves: Sequence[Any], metric: str, axis: str, points: int, window: str) -> dict[str, Any]:
@@ -51,13 +53,13 @@ def _line(curves: Sequence[Any], metric: str, axis: str, points: int, window: st
     if len(curves) == 1:
         _, record, curve = curves[0]
         x, raw = record.places(axis, curve.steps, evaluation=evaluation), curve.values
-        tx, ty = thin(x, smooth(raw, window_of(window, raw)), points)
+        tx, ty = thin(x, smooth(raw, window_of(window, curve)), points)
         return {"x": numbers(tx), "y": numbers(ty), "seeds": 1, "caption": caption(curve, metric, "")}
     steps = np.unique(np.concatenate([c.steps for _, _, c in curves]))
     table, where = np.full((len(curves), len(steps)), np.nan), np.full((len(curves), len(steps)), np.nan)
     for i, (_, record, curve) in enumerate(curves):
         at = np.searchsorted(steps, curve.steps)
-        table[i, at] = smooth(curve.values, window_of(window, curve.values))
+        table[i, at] = smooth(curve.values, window_of(window, curve))
         where[i, at] = record.places(axis, curve.steps, evaluation=evaluation)
     x, mean = np.nanmean(where, axis=0), np.nanmean(table, axis=0)
     low, high = np.nanmin(table, axis=0), np.nanmax(table, axis=0)
@@ -92,19 +94,18 @@ def by_method(records: Mapping[str, Record]) -> dict[str, list[str]]:
 
 
 def differences(records: Mapping[str, Record]) -> list[dict[str, Any]]:
-    """Return the settings in which the runs differ, each with its value in every run."""
+    """Return the settings in which the runs differ, but for their names, each with its value in every run."""
     own = {i: r.settings for i, r in records.items() if isinstance(r, OwnRun)}
-    keys = sorted(set[str]().union(*(s.keys() for s in own.values())))
+    keys = sorted(set[str]().union(*(s.keys() for s in own.values())) - {"run.name", "run.folder"})
     told = {key: {i: shown(s.get(key)) for i, s in own.items()} for key in keys}
     return [{"key": key, "values": values} for key, values in told.items() if len(set(values.values())) > 1]
 
 
 def coordinates(records: Mapping[str, Record], metrics: Sequence[str]) -> dict[str, Any]:
     """Return the runs as points: the settings in which they differ, and the final value of some metrics."""
-    axes = [row for row in differences(records) if not row["key"].startswith(("run.name", "run.folder"))]
     finals = {i: {m: _final(r, m) for m in metrics} for i, r in records.items()}
     return {
-        "settings": [{"key": row["key"], "values": row["values"]} for row in axes],
+        "settings": [{"key": row["key"], "values": row["values"]} for row in differences(records)],
         "metrics": [
             {"key": m, "values": {i: finals[i][m] for i in records}}
             for m in metrics

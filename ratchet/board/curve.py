@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -19,9 +20,11 @@ LONG = 4000
 """Points beyond which the caption is made from arrays alone, without the test for a clear change."""
 DIGITS = 7
 """Significant digits that are sent: more than a screen shows."""
+EXACT_POWER = 22
+"""Largest power of ten that is a double."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class Curve:
     """A metric of a run; every value is finite."""
 
@@ -31,10 +34,17 @@ class Curve:
     num_missing: int = 0
     """Recorded points that are not finite."""
 
+    @cached_property
+    def auto_window(self) -> int:
+        """Return `auto_window` of the values. Its medians are the dearest part of a long curve, so they are kept."""
+        return auto_window(self.values)
+
 
 def finite(name: str, steps: NDArray[np.int64], values: Floats, *, absent: bool) -> Curve:
     """Return the finite points of a series. `absent` says that NaN stands for a step that has no value."""
     good = np.isfinite(values)
+    if good.all():
+        return Curve(name, steps, values)  # the columns themselves, which nobody changes
     missing = int(np.isinf(values).sum() if absent else len(values) - good.sum())
     return Curve(name, steps[good], values[good], missing)
 
@@ -108,10 +118,15 @@ def numbers(values: Floats) -> list[float | None]:
     good = np.isfinite(values)
     size = np.abs(np.where(good & (values != 0), values, 1.0))
     decimals = DIGITS - 1 - np.floor(np.log10(size)).astype(np.int64)
-    return [
-        (round(v, d) if abs(d) < 300 else v) if fine else None
-        for v, d, fine in zip(values.tolist(), decimals.tolist(), good.tolist(), strict=True)
-    ]
+    up, down = (10.0 ** np.clip(d, 0, EXACT_POWER) for d in (decimals, -decimals))
+    # A whole number over an exact power of ten is the double next to that decimal, so it is written with few digits.
+    # What is too small or too large for that is sent as it is.
+    with np.errstate(over="ignore", invalid="ignore"):
+        rounded = np.where(np.abs(decimals) <= EXACT_POWER, np.rint(values * up / down) / up * down, values)
+    found: list[float | None] = rounded.tolist()
+    for place in np.flatnonzero(~good).tolist():
+        found[place] = None
+    return found
 
 
 def plain(value: Any) -> Any:

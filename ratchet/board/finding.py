@@ -53,6 +53,6 @@ def nothing_found(path: Path) -> Sequence[Finding]:
     return ()
 
 
-def sorted_findings(findings: Sequence[Finding]) -> list[Finding]:
-    """Return findings worst first, then by where they begin."""
-    return sorted(findings, key=lambda f: (WORST_FIRST[f.severity], f.first, f.rule))
+def worst_first(findings: Sequence[Finding]) -> list[Finding]:
+    """Return findings worst first; among equals in the order of the diagnosis, which knows what explains what."""
+    return sorted(findings, key=lambda finding: WORST_FIRST[finding.severity])

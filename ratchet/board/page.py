@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ratchet.board.curve import auto_window, caption, numbers, plain, smooth, thin
+from ratchet.board.curve import Curve, caption, numbers, plain, smooth, thin
 from ratchet.board.foreign import ForeignLog
 from ratchet.board.library import Record
 from ratchet.board.listing import shown, study_name
@@ -158,7 +158,7 @@ def _drawn(
 ) -> dict[str, Any]:
     curve = record.curve(name)
     x, y = record.places(axis, curve.steps, evaluation=name.startswith("eval/")), curve.values
-    width = window_of(window, y)
+    width = window_of(window, curve)
     mean = smooth(y, width)
     entry = describe(name)
     if len(x) and (low is not None or high is not None):
@@ -181,10 +181,10 @@ def _drawn(
     }
 
 
-def window_of(asked: str, values: Any) -> int:
+def window_of(asked: str, curve: Curve) -> int:
     """Return the odd number of steps to average over. Raises `ConfigError` for what is neither a number nor a word."""
     if asked == "auto":
-        return auto_window(values)
+        return curve.auto_window
     if asked == "off":
         return 1
     if not asked.isdecimal() or not 1 <= int(asked) <= 100_001:

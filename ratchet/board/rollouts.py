@@ -156,6 +156,9 @@ def opened(group: Group) -> dict[str, Any]:
 
 
 def _told(value: Any) -> str:
+    """Return a fact of a task as text: pieces of code one below the other, the rest as Python has it."""
+    if isinstance(value, list | tuple) and value and all(isinstance(piece, str) for piece in value):
+        return "\n".join(value)
     return value if isinstance(value, str) else repr(value)
 
 

@@ -43,6 +43,8 @@ class OwnRun:
         self.lock = threading.RLock()
         self._metrics, self._log = Follower(folder / "metrics.jsonl"), Follower(folder / "events.jsonl")
         self._events: list[Row] = []
+        self._curves: dict[str, Curve] = {}
+        """Curves that were asked for since the run changed."""
         self._status: Row = {}
         self._settings: Mapping[str, Any] = {}
         self._config_at = 0
@@ -62,6 +64,7 @@ class OwnRun:
                 rows, again = follower.fresh()
                 if rows or again:
                     take(rows, again)
+                    self._curves.clear()
                     changed = True
             status = self._read_status()
             changed |= status != self._status
@@ -158,9 +161,14 @@ class OwnRun:
     def curve(self, name: str) -> Curve:
         """Return a metric over the steps."""
         with self.lock:
-            if name.startswith("eval/"):
-                return self._evaluation(name)
-            return finite(name, self.columns.steps, self.columns.column(name), absent=True)
+            if name not in self._curves:
+                self._curves[name] = self._curve(name)
+            return self._curves[name]
+
+    def _curve(self, name: str) -> Curve:
+        if name.startswith("eval/"):
+            return self._evaluation(name)
+        return finite(name, self.columns.steps, self.columns.column(name), absent=True)
 
     def axes(self) -> list[str]:
         """Return the x axes that the run has numbers for."""

@@ -83,7 +83,8 @@ def _ended(word: str, status: Mapping[str, Any]) -> tuple[State, str]:
     if word == "finished":
         return State.FINISHED, ""
     if word == "stopped":
-        return State.STOPPED, str(status.get("resume", ""))
+        resume = status.get("resume", "")
+        return State.STOPPED, f"it can go on: {resume}" if resume else ""
     if word == "paused":
         return State.PAUSED, f"the guard paused it: {status.get('reason', '')} Go on: {status.get('resume', '')}"
     if word == "stopped_by_guard":

@@ -56,7 +56,7 @@ def serve(folder: Path, host: str, port: int, with_token: bool) -> None:
         raise ConfigError(f"The board needs {error.name}: pip install 'ratchet[board]'") from None
     from ratchet.board.board import Board
 
-    board = Board(folder, diagnosis())
+    board = Board(folder, diagnosis(), apart=True)
     token = ""
     if with_token or host not in LOOPBACK:
         token = os.environ.get(TOKEN, "") or secrets.token_urlsafe(18)
@@ -76,8 +76,11 @@ def serve(folder: Path, host: str, port: int, with_token: bool) -> None:
         app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3
     )
     server = uvicorn.Server(settings)
-    with suppress(KeyboardInterrupt):  # uvicorn has ended by then, and hands the signal on
-        server.run(sockets=[listener])
+    try:
+        with suppress(KeyboardInterrupt):  # uvicorn has ended by then, and hands the signal on
+            server.run(sockets=[listener])
+    finally:
+        board.close()  # done by the application as it ends, unless a second Ctrl-C came before
 
 
 def export(folder: Path, out: Path) -> str:

@@ -43,9 +43,11 @@ def watch(folder: Path, diagnose: Diagnose, *, once: bool) -> None:
     RunStore.open(folder)  # the sentence, if it is none
     run = OwnRun(folder)
     run.refresh()
-    console, doctor = Console(), Diagnosis(diagnose)
+    console = Console()
+    once = once or not console.is_terminal
+    doctor = Diagnosis(diagnose, apart=not once)  # once, somebody waits for it in any case
     try:
-        if once or not console.is_terminal:
+        if once:
             console.print(frame(run, doctor.wait("", run), console.width))
             return
         with Live(frame(run, doctor.of("", run), console.width), console=console, auto_refresh=False) as live:
@@ -106,13 +108,15 @@ def _numbers(run: OwnRun, width: int) -> Table:
         if not len(curve.values):
             continue
         entry = describe(metric)
-        last = float(curve.values[-1])
+        last, unit = float(curve.values[-1]), entry.unit if entry is not None else ""
+        low, high = (float(v) for v in (curve.values.min(), curve.values.max()))
+        span = f"{number(low)} to {number(high)}"
         label = labels[metric].partition(" (")[0].lower() if metric in drawn else labels[metric]
         table.add_row(
             Text(one_line(label, NAME_WIDTH), style="dim"),
-            Text(quantity(last, entry.unit if entry is not None else ""), justify="right"),
+            Text(quantity(last, unit), justify="right"),
             Text(sparkline(curve.values.tolist(), max(8, min(TREND, width - 50))), style="cyan"),
-            Text(f"{number(float(curve.values.min()))} to {number(float(curve.values.max()))}", style="dim"),
+            Text(f"{quantity(low, unit)} to {quantity(high, unit)}" if unit == "share" else span, style="dim"),
         )
     return table
 
@@ -148,5 +152,6 @@ def _events(run: OwnRun, width: int) -> Group | None:
 
 
 def _gist(event: dict[str, object]) -> str:
-    facts = [f"{k} {v}" for k, v in event.items() if k not in ("kind", "step", "time") and isinstance(v, str | int)]
+    told = {k: v for k, v in event.items() if k not in ("kind", "step", "time") and v != ""}
+    facts = [f"{k} {v}" for k, v in told.items() if isinstance(v, str | int)]
     return ", ".join(facts[:3])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_right
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ratchet.config.curve import at
@@ -22,15 +23,17 @@ class Schedule:
     """
 
     sync: SyncSection
+    _points: list[int] = field(default_factory=lambda: [0], init=False, repr=False, compare=False)
+    """The refreshes found so far: a loop asks for each step, and more than once."""
 
     def version_for(self, step: int) -> int:
         """Return the version of the weights that must sample the batch of `step`."""
-        point = 0
+        points, latest = self._points, max(0, step - self.sync.offset)
         if self.sync.offline:
-            return point
-        while (following := point + int(at(self.sync.interval, point))) <= step - self.sync.offset:
-            point = following
-        return point
+            return 0
+        while points[-1] <= latest:
+            points.append(points[-1] + int(at(self.sync.interval, points[-1])))
+        return points[bisect_right(points, latest) - 1]
 
     def staleness(self, step: int) -> int:
         """Return how many training steps the sampler of `step` is behind its trainer."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ratchet.core.errors import ConfigError
 from ratchet.core.protocols import Engine, Environment, Sampling
@@ -55,31 +56,33 @@ class Explorer:
         self._task_at, self._names, self._frozen = task_at, names, frozen
 
     async def groups(
-        self, step: int, first: int, prompts: int, samples: int, *, skip: Collection[int] = (), greedy: bool = False
+        self, step: int, first: int, prompts: int, samples: int, *, greedy: bool = False
     ) -> AsyncIterator[Group]:
-        """Yield the groups of tasks first .. first + prompts - 1 in this order, `samples` attempts each.
-
-        Indexes in `skip` are left out. With `greedy`, each group has one more attempt at temperature 0.
-        """
-        indexes = [first + i for i in range(prompts) if first + i not in skip]
-        tasks = [self._environment.task(self._split, self._task_at(index)) for index in indexes]
-        plays = [
-            [asyncio.ensure_future(self._attempt(task, index, attempt, self._sampling)) for attempt in range(samples)]
-            for index, task in zip(indexes, tasks, strict=True)
-        ]
-        certain = replace(self._sampling, temperature=0.0, top_p=1.0, top_k=0)
-        extras = [
-            asyncio.ensure_future(self._attempt(task, index, samples, certain))
-            for index, task in zip(indexes, tasks, strict=True)
-            if greedy
+        """Yield groups first .. first + prompts - 1 in this order; all are played at once."""
+        playing = [
+            asyncio.ensure_future(self.group(step, index, samples, greedy=greedy))
+            for index in range(first, first + prompts)
         ]
         try:
-            for i, (index, task, attempts) in enumerate(zip(indexes, tasks, plays, strict=True)):
-                rollouts = tuple([await a for a in attempts])
-                yield Group(task, index, step, rollouts, await extras[i] if greedy else None)
+            for group in playing:
+                yield await group
         finally:
-            for attempt in (*(a for attempts in plays for a in attempts), *extras):
-                attempt.cancel()
+            await _give_up(playing)
+
+    async def group(self, step: int, index: int, samples: int, *, greedy: bool = False) -> Group:
+        """Return the group of the task at `index`: `samples` attempts, and with `greedy` one more at temperature 0."""
+        task = self._environment.task(self._split, self._task_at(index))
+        attempts = [
+            asyncio.ensure_future(self._attempt(task, index, attempt, self._sampling)) for attempt in range(samples)
+        ]
+        if greedy:
+            certain = replace(self._sampling, temperature=0.0, top_p=1.0, top_k=0)
+            attempts.append(asyncio.ensure_future(self._attempt(task, index, samples, certain)))
+        try:
+            rollouts = tuple([await attempt for attempt in attempts])
+        finally:
+            await _give_up(attempts)
+        return Group(task, index, step, rollouts[:samples], rollouts[samples] if greedy else None)
 
     async def _attempt(self, task: Task, index: int, attempt: int, sampling: Sampling) -> Rollout:
         """Play one attempt to its end or to its limit."""
@@ -89,3 +92,10 @@ class Explorer:
             seed=derive(self._split.seed, self._split.name, *self._names, index, attempt),
         )
         return await attempt_task(self._environment, task, attempt, handle, self._limits.rollout_timeout_s)
+
+
+async def _give_up(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    """Cancel what is still under way, and return when nothing of it is left."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

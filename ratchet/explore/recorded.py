@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,29 +26,24 @@ class RecordedGroups:
         self._per_step = len(self._store.read_groups(self._steps[0]))
         self._open: tuple[int, list[Group]] = (-1, [])
 
-    async def groups(
-        self, step: int, first: int, prompts: int, samples: int, *, skip: Collection[int] = (), greedy: bool = False
-    ) -> AsyncIterator[Group]:
-        """Yield recorded groups first .. first + prompts - 1 as groups of `step`, the first `samples` attempts each.
+    async def group(self, step: int, index: int, samples: int, *, greedy: bool = False) -> Group:
+        """Return recorded group `index` as a group of `step`, its first `samples` attempts.
 
         Turns keep the versions of the run that recorded them. Raises `ConfigError` if it has fewer attempts, or no
         greedy one where `greedy` asks for it.
         """
-        for index in range(first, first + prompts):
-            if index in skip:
-                continue
-            group = self._group(index)
-            if len(group.rollouts) < samples:
-                raise ConfigError(
-                    f'data.from_run = "{self._store.folder}" recorded {len(group.rollouts)} attempts per prompt, fewer '
-                    f"than explore.samples_per_prompt = {samples}. Lower the latter."
-                )
-            if greedy and group.greedy is None:
-                raise ConfigError(
-                    f'data.from_run = "{self._store.folder}" recorded no greedy attempts, which algorithm.name needs. '
-                    "Choose another algorithm, or record a run with this one."
-                )
-            yield replace(group, step=step, index=index, rollouts=group.rollouts[:samples])
+        group = self._group(index)
+        if len(group.rollouts) < samples:
+            raise ConfigError(
+                f'data.from_run = "{self._store.folder}" recorded {len(group.rollouts)} attempts per prompt, fewer '
+                f"than explore.samples_per_prompt = {samples}. Lower the latter."
+            )
+        if greedy and group.greedy is None:
+            raise ConfigError(
+                f'data.from_run = "{self._store.folder}" recorded no greedy attempts, which algorithm.name needs. '
+                "Choose another algorithm, or record a run with this one."
+            )
+        return replace(group, step=step, index=index, rollouts=group.rollouts[:samples])
 
     def _group(self, index: int) -> Group:
         at, place = divmod(index % (len(self._steps) * self._per_step), self._per_step)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -70,36 +70,26 @@ class FarGroups:
         self._ask, self._number, self._held, self._task_at = hands, number, held, task_at
         self._lost, self._tell = lost, tell
         self._hands: Hands | None = None
+        self._shared: tuple[Any, int, str] | None = None
+        """The weights that explorers were last sent to fetch: where, which version, with what fingerprint."""
         self._workers: list[_Worker] = []
         self._hired = self._losses = 0
         self._greeting: set[asyncio.Task[None]] = set()
         self._telling: asyncio.TimerHandle | None = None
         self._told = -TOLD_EVERY_S
 
-    async def groups(
-        self, step: int, first: int, prompts: int, samples: int, *, skip: Collection[int] = (), greedy: bool = False
-    ) -> AsyncIterator[Group]:
-        """Yield the groups first .. first + prompts - 1 but those in `skip` as they are finished."""
-        weights = self._held()
-        assert weights is not None, "groups are asked for before weights have arrived"
+    async def group(self, step: int, index: int, samples: int, *, greedy: bool = False) -> Group:
+        """Return group `index` when whoever plays it has finished."""
         if self._hands is None:
             self._hands = self._ask()
             for _ in range(self._number):
                 self._hire()
-        cpu = {name: tensor.cpu() for name, tensor in weights.tensors.items()}
-        way = (self._hands.share(cpu), weights.version, weights.fingerprint)
-        games = [
-            Game(step, index, self._task_at(index), samples, greedy)
-            for index in range(first, first + prompts)
-            if index not in skip
-        ]
-        playing = [asyncio.ensure_future(self._played(game, way)) for game in games]
-        try:
-            for finished in asyncio.as_completed(playing):
-                yield await finished
-        finally:
-            for task in playing:
-                task.cancel()
+        weights = self._held()
+        assert weights is not None, "groups are asked for before weights have arrived"
+        if self._shared is None or self._shared[1:] != (weights.version, weights.fingerprint):
+            cpu = {name: tensor.cpu() for name, tensor in weights.tensors.items()}
+            self._shared = (self._hands.share(cpu), weights.version, weights.fingerprint)
+        return await self._played(Game(step, index, self._task_at(index), samples, greedy), self._shared)
 
     def doing(self) -> list[dict[str, Any]]:
         """Return of each explorer its name, where it lives, the groups it plays, and since when it does."""

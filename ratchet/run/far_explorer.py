@@ -57,8 +57,7 @@ class FarExplorer:
             self._frozen,
             task_at=lambda index: game.problem,
         )
-        (group,) = [g async for g in explorer.groups(game.step, game.index, 1, game.samples, greedy=game.greedy)]
-        return group
+        return await explorer.group(game.step, game.index, game.samples, greedy=game.greedy)
 
 
 def far_groups(

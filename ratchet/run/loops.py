@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,12 +28,10 @@ from ratchet.train.trainer import StepReport
 
 async def explore_loop(p: Parts) -> None:
     """Sample the batch of every step with the weights its schedule names."""
-    explore = p.config.explore
-    greedy = "greedy" in p.trainer.algorithm.needs
-    for k in range(p.state.step, p.config.train.steps):
+    k = p.state.step
+    while k < p.config.train.steps:
         with p.waits.on("explorer", "training"):
             await p.buffer.room_for(k)
-        first, prompts = k * explore.prompts_per_step, explore.prompts_per_step
         # What `room_for` let through finds its weights published, so this never waits while it holds the engine.
         async with p.engine_use:
             with p.waits.on("explorer", "weights"):
@@ -40,10 +39,42 @@ async def explore_loop(p: Parts) -> None:
             if p.curriculum.is_due(k):
                 with p.waits.on("explorer", "curriculum"):
                     await prepare(p, k)
-            there = {first + i for i in range(prompts)} - set(p.buffer.missing(k))  # a resumed run finds some
-            source = p.source.groups(k, first, prompts, explore.samples_per_prompt, skip=there, greedy=greedy)
-            async for group in source:
-                await p.buffer.put(group)
+            k = await sample(p, k)
+
+
+async def sample(p: Parts, k: int) -> int:
+    """Sample the batch of step k and, while its last groups are played, of steps after it that need no other weights.
+
+    As many groups are under way as a step has: where one ends, the next begins. Return the first step not begun.
+    """
+    greedy = "greedy" in p.trainer.algorithm.needs
+    waiting, playing = deque(p.buffer.missing(k)), list[asyncio.Task[Group]]()  # a resumed run finds some groups there
+    room: asyncio.Task[None] | None = None
+    try:
+        while waiting or playing:
+            while waiting and len(playing) < p.config.explore.prompts_per_step:
+                group = p.source.group(k, waiting.popleft(), p.config.explore.samples_per_prompt, greedy=greedy)
+                playing.append(asyncio.create_task(group))
+            if room is None and not waiting and follows(p, k + 1):
+                room = asyncio.create_task(p.buffer.room_for(k + 1))
+            await asyncio.wait([*playing, *([room] if room else [])], return_when=asyncio.FIRST_COMPLETED)
+            for played in [task for task in playing if task.done()]:
+                playing.remove(played)
+                await p.buffer.put(played.result())
+            if room is not None and room.done():
+                k, room = k + 1, None
+                waiting.extend(p.buffer.missing(k))
+        return k + 1
+    finally:
+        left = [*playing, *([room] if room else [])]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+def follows(p: Parts, k: int) -> bool:
+    """Whether step k may be sampled with the weights the engine holds, as it stands."""
+    return k < p.config.train.steps and p.sync.holds(p.schedule.version_for(k)) and not p.curriculum.is_due(k)
 
 
 async def train_loop(p: Parts) -> Decision | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
@@ -25,10 +25,8 @@ from ratchet.store.run_store import RunStore
 class Source(Protocol):
     """Where groups come from: the explorer, or a recorded run."""
 
-    def groups(
-        self, step: int, first: int, prompts: int, samples: int, *, skip: Collection[int] = (), greedy: bool = False
-    ) -> AsyncIterator[Group]:
-        """Yield the groups first .. first + prompts - 1 but those in `skip`, for a step."""
+    async def group(self, step: int, index: int, samples: int, *, greedy: bool = False) -> Group:
+        """Return group `index`, for a step."""
         ...
 
 

@@ -48,13 +48,17 @@ class MemorySync:
         """Make a version available before the loops begin, wanted or not: it may stand in for one that is gone."""
         self._published[weights.version] = weights
 
+    def holds(self, version: int) -> bool:
+        """Whether the engine may sample what `version` is asked for, as it stands."""
+        return self._engine.version == version or (self._at_once and self._engine.version > version)
+
     async def arrive(self, version: int) -> None:
         """Return when the engine holds `version`, waiting for its publication if need be.
 
         A newer version will do where weights are loaded at once, and where the version was never kept: a run that
         goes on with another schedule may ask for one that the old schedule did not want.
         """
-        if self._engine.version == version or (self._at_once and self._engine.version > version):
+        if self.holds(version):
             return
         async with self._changed:
             # Versions are published in order: if a newer one is there, an absent one will not come.

@@ -257,7 +257,8 @@ def test_findings_that_are_handed_in_are_shown_worst_first(make_run: MakeRun, fo
         asked.append(path)
         return [
             Finding("info", "b", "entropy", 0, 1, "It is calm."),
-            Finding("error", "a", "reward/mean", 3, 9, "It fell.", (Reason("the rate", ("kl/ref rose",)),)),
+            Finding("error", "z", "reward/mean", 3, 9, "It fell.", (Reason("the rate", ("kl/ref rose",)),)),
+            Finding("error", "a", "len/response/mean", 0, 9, "Answers got shorter."),
         ]
 
     board = Board(folder, diagnose)
@@ -265,10 +266,11 @@ def test_findings_that_are_handed_in_are_shown_worst_first(make_run: MakeRun, fo
     id_ = client.get("/api/runs").json()["runs"][0]["id"]
     board.diagnosis.wait(id_, board.library.get(id_))
     page = client.get(f"/api/runs/{id_}").json()
-    assert [f["severity"] for f in page["findings"]] == ["error", "info"]
+    # Worst first; among equals as the diagnosis has them, and not by step or name.
+    assert [f["rule"] for f in page["findings"]] == ["z", "a", "b"]
     assert page["findings"][0]["causes"][0]["evidence"] == ["kl/ref rose"]
     listed = client.get("/api/runs").json()["runs"][0]
-    assert (listed["finding"]["sentence"], listed["num_findings"]) == ("It fell.", 2)
+    assert (listed["finding"]["sentence"], listed["num_findings"]) == ("It fell.", 3)
     assert asked == [folder / "one"]
     assert board.diagnosis.news() == [id_]  # so that open pages hear of it
     assert board.diagnosis.news() == []

@@ -65,6 +65,11 @@ def test_numbers_are_what_json_has() -> None:
     assert sent[4] == pytest.approx(1e300)
     assert sent[5:] == [None, None]
     assert json.loads(json.dumps(sent, allow_nan=False)) == sent
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=500) * 10.0 ** rng.integers(-12, 15, 500)
+    short = numbers(values)
+    assert short == pytest.approx(values.tolist(), rel=6e-7)
+    assert short == [float(f"{v:.7g}") for v in short if v is not None]  # so that each takes few letters
 
 
 def test_a_curve_has_no_point_where_a_step_has_no_value_and_counts_what_is_not_finite() -> None:

@@ -175,3 +175,8 @@ def test_a_pause_that_a_person_asked_for_is_not_idle_time() -> None:
     assert list(LOOK["idle_time"](evidence_of_rows(paused))) == []
     waited = [{**row, "wait/trainer_for_groups": 0.9} for row in rows]
     assert [f.rule for f in LOOK["idle_time"](evidence_of_rows(waited))] == ["idle_time"]
+
+
+def test_growth_without_any_noise_is_told_as_such() -> None:
+    (found,) = [f for f in diagnose(with_reward(np.linspace(0, 1, 60))) if f.rule == "healthy_growth"]
+    assert found.sentence.endswith(", without any noise.")

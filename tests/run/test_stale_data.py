@@ -45,6 +45,37 @@ def test_a_run_records_how_far_trainer_and_sampler_were_apart_at_each_token(
     assert bare.read_differences(0) is None
 
 
+RELAY = f"{Path(__file__).parent / 'relay.py'}:Relay"
+
+
+def latest_beside_the_first(folder: Path) -> int:
+    """The last task that began before the attempts at task 0 ended."""
+    first = next(g for g in RunStore.open(folder).read_groups(0) if g.index == 0)
+    assert all(r.score is not None for r in first.rollouts), "nobody came"
+    return max(int(r.metrics["latest"]) for r in first.rollouts)
+
+
+def test_the_next_step_begins_while_the_last_group_of_one_is_played_if_the_same_weights_sample_it(
+    config: Config,
+) -> None:
+    words = (f"environment.name={RELAY}", "explore.rollout_timeout_s=20", "sync.interval=3", "sync.offset=1")
+    # Steps 0 to 3 are sampled by version 0 (offset 1), 4 by version 3; steps have 4 tasks; room is for as many as that.
+    folder = train(config(*words, "environment.awaited=5")).folder
+    assert 5 <= latest_beside_the_first(folder) < 16
+    store = RunStore.open(folder)
+    for k, row in enumerate(rows(folder)):
+        groups = store.read_groups(k)
+        assert [g.index for g in groups] == [4 * k + i for i in range(4)]
+        versions = {turn.version for g in groups for r in g.rollouts for t in r.trajectories for turn in t.turns}
+        assert versions == {0 if k < 4 else 3}
+        assert sum(v for name, v in row.items() if name.startswith("ledger/")) == 4 * 3
+
+
+def test_a_step_that_other_weights_sample_waits_for_the_step_before(config: Config) -> None:
+    folder = train(config(f"environment.name={RELAY}", "environment.awaited=3")).folder
+    assert latest_beside_the_first(folder) == 3
+
+
 def test_offline_every_batch_comes_from_the_starting_policy(config: Config) -> None:
     folder = train(config("sync.offline=true")).folder
     versions = [

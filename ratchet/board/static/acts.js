@@ -16,7 +16,7 @@ const ACTS = {
 /** Return the menu of what may be asked; nothing for runs that cannot be asked. */
 export function actMenu(run) {
   if (exported || !run.acts.length) return null;
-  return h("details", { class: "menu" }, h("summary", { class: "button" }, "Act"),
+  return h("details", { class: "menu" }, h("summary", { class: "button", id: "act" }, "Act"),
     h("div", { class: "items" }, run.acts.map((act) => h("button", { type: "button", class: ACTS[act].bad ? "bad" : null, onclick: (event) => { event.target.closest("details").open = false; confirm(run, act); } }, ACTS[act].label))));
 }
 

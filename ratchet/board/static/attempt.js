@@ -31,19 +31,21 @@ export async function showAttempt(box, run, group, number_) {
   const line = found.agents > 0 && found.timeline ? timeline(found.timeline) : null;
   const draw = () => {
     const agents = found.trajectories.map((t, i) => trajectory(t, i, found));
-    fill(body, task(found), agents[0] || null, line, agents.slice(1));
+    fill(body, task(found), agents);
   };
   const legend = h("span", { class: "legend" });
   const drawLegend = () => fill(legend, legendOf(found));
-  const more = Object.entries(found.metrics);
+  const measured = Object.entries(found.metrics), more = measured.filter(([, v]) => v === 0);
+  const told = (pairs) => h("dl", { class: "facts small" }, pairs.map(([k, v]) => h("div", {}, h("dt", {}, safe(k)), h("dd", {}, number(v)))));
   const rows = [["Reward", found.reward === null ? safe(found.status) : number(found.reward)], ...Object.entries(found.parts).map(([k, v]) => [safe(k), number(v)]), ["Advantage", found.advantage === null ? "none" : number(found.advantage)], ["Tokens", number(found.tokens)], ["Ended by", safe(found.stop)], ["Took", duration(found.seconds)]];
   fill(box,
     h("div", { class: "title" }, h("h2", {}, found.attempt < 0 ? "Greedy attempt" : `Attempt ${found.attempt}`), h("code", {}, `${found.step}:${found.index}:${found.attempt}`), found.truncated && h("span", { class: "chip failed" }, "truncated")),
     found.error && h("p", { class: "warn" }, safe(found.error)),
     h("dl", { class: "facts small" }, rows.map(([k, v]) => h("div", {}, h("dt", {}, k), h("dd", {}, v)))),
-    more.length ? h("details", { class: "notes" }, h("summary", {}, counted(more.length, "further number")), h("dl", { class: "facts small" }, more.map(([k, v]) => h("div", {}, h("dt", {}, safe(k)), h("dd", {}, number(v)))))) : null,
+    measured.length > more.length ? told(measured.filter(([, v]) => v !== 0)) : null, // a verdict is among them: the one that is not 0
+    more.length ? h("details", { class: "notes" }, h("summary", {}, `${counted(more.length, "more number")}, all 0`), told(more)) : null,
     h("div", { class: "tools" }, choice("Colour tokens by", COLOURS.map(([value, label]) => ({ value, label })), colouring, (value) => { colouring = value; draw(); drawLegend(); }), legend),
-    body, tip,
+    line, body, tip,
     !exported && h("section", { class: "others" }, h("button", { type: "button", onclick: (event) => others(event.target.parentElement, run, group, found) }, "The same prompt at other steps")));
   draw();
   drawLegend();
@@ -61,12 +63,12 @@ function message(role, content, kind, note) {
 
 function trajectory(t, number_, found) {
   const parts = t.turns.flatMap((turn, i) => [
-    turn.input && message(i ? "reply to it" : "asked", [h("div", { class: "text", dir: "auto" }, stranger(turn.input))], "input"),
+    turn.input && message(i ? "environment" : "asked", [h("div", { class: "text", dir: "auto" }, stranger(turn.input))], "input"),
     message(t.trainable ? "policy" : t.agent, [tokens(turn, number_, i, found)], t.trainable ? "output" : "output frozen",
-      `${counted(turn.num_output, "token")}, version ${turn.version}${turn.last_version !== turn.version ? ` to ${turn.last_version}` : ""}, ${duration(turn.seconds)}${turn.stop === "length" ? ", cut off by the limit" : ""}`),
+      `${counted(turn.num_output, "token")}, version ${turn.version}${turn.last_version !== turn.version ? ` to ${turn.last_version}` : ""}, ${duration(turn.seconds).replaceAll(" ", "\u00a0")}${turn.stop === "length" ? ", cut off by the limit" : ""}`),
   ]);
   if (t.parent < 0) return parts;
-  return h("details", { class: "agent" }, h("summary", {}, safe(t.agent), h("small", {}, ` launched in turn ${t.parent_turn + 1} · ${counted(t.turns.length, "turn")}${t.outcome ? ` · ${safe(t.outcome)}` : ""}`)), parts);
+  return h("details", { class: "agent" }, h("summary", {}, safe(t.agent), h("small", {}, ` launched in turn ${t.parent_turn + 1} · ${counted(t.turns.length, "turn")}${t.outcome ? ` · ${safe(t.outcome).replaceAll("_", " ")}` : ""}`), h("small", { class: "gist" }, safe(t.turns.at(-1)?.text ?? "").slice(0, 80))), parts);
 }
 
 function tokens(turn, number_, i, found) {
@@ -141,13 +143,15 @@ function point(event, tip, found) {
 function timeline(line) {
   const end = Math.max(...line.bars.map((b) => b.end), 1e-9), height = Math.max(4, Math.min(16, 230 / line.lanes.length));
   const place = (x) => (940 * x) / end;
-  const box = s("svg", { class: "timeline", viewBox: `0 0 960 ${height * line.lanes.length + 22}`, role: "img", "aria-label": safe(line.caption) });
+  const box = s("svg", { class: "timeline", viewBox: `0 0 960 ${height * line.lanes.length + 6}`, role: "img", "aria-label": safe(line.caption) });
   for (const bar of line.bars) {
     box.append(s("rect", { x: 10 + place(bar.begin), y: bar.lane * height + 1, width: Math.max(1.5, place(bar.end - bar.begin)), height: height - 2, rx: 2, class: `bar ${line.lanes[bar.lane].depth ? (["", "finished"].includes(line.lanes[bar.lane].outcome) ? "agent" : "lost") : "policy"}${bar.critical ? " critical" : ""}` },
       s("title", {}, `${safe(line.lanes[bar.lane].name)}: ${duration(bar.begin)} to ${duration(bar.end)}, ${bar.tokens} tokens`)));
   }
-  box.append(s("text", { x: 10, y: height * line.lanes.length + 16 }, "0"), s("text", { x: 950, y: height * line.lanes.length + 16, "text-anchor": "end" }, duration(end)));
-  return h("figure", { class: "agents" }, box, h("figcaption", { class: "muted" }, safe(line.caption)));
+  const key = (tone, text) => h("span", {}, h("span", { class: `key ${tone}` }), text);
+  return h("figure", { class: "agents" }, box, h("div", { class: "ends" }, h("small", {}, "0 s"), h("small", {}, duration(end))),
+    h("div", { class: "legend wide" }, key("t0", "policy"), key("t2", "agent that finished"), key("t4", "agent that did not"), key("critical", "what the end waited for")),
+    h("figcaption", { class: "muted" }, safe(line.caption).replaceAll("_", " ")));
 }
 
 async function others(section, run, group, found) {

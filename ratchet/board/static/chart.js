@@ -32,12 +32,12 @@ export function ink(colour, index = 0) {
 
 /**
  * Make a chart. `spec`: title, lines [{label, colour, dash}], log, height, x_label, label, right (whether the last line has
- * its own axis on the right), events, onevent, info (an element beside the title). Returns {element, data(lines, caption), show, remove}.
+ * its own axis on the right), unit, events, onevent, info (an element beside the title). Returns {element, data(lines, caption), show, remove}.
  */
 export function makeChart(spec, link) {
   const value = h("span", { class: "readout", "aria-hidden": "true" });
   const plotBox = h("div", { class: "plot", tabindex: "0", role: "img", "aria-label": spec.title });
-  const element = h("figure", { class: "chart" }, h("figcaption", {}, h("span", { class: "name" }, spec.title), spec.info, value), plotBox);
+  const element = h("figure", { class: "chart" }, h("figcaption", {}, h("span", { class: "name" }, spec.title), spec.unit && h("span", { class: "unit" }, spec.unit), spec.info, value), plotBox);
   let plot = null, lines = [], width = 0;
 
   const xRange = () => (link.low === null ? whole(lines) : [link.low, link.high]);

@@ -2,7 +2,7 @@
 
 import { exported, get } from "./api.js";
 import { ink, linked, makeChart, zoom } from "./chart.js";
-import { choice, fill, h, later, s, segments } from "./dom.js";
+import { choice, fill, h, later, s, segments, untouched } from "./dom.js";
 import { coordinates } from "./parallel.js";
 import { badge } from "./runs.js";
 import { counted, number, safe } from "./text.js";
@@ -25,8 +25,9 @@ export async function comparePage(main) {
   document.title = "Compare · Ratchet board";
   const list = await get("runs");
   const asked = new URLSearchParams(location.hash.split("?")[1] || "").getAll("run");
-  const known = new Set(list.runs.map((run) => run.id));
-  const ids = (asked.length ? asked : list.runs.map((run) => run.id)).filter((id) => known.has(id)).slice(0, 60);
+  const named = new Map(list.runs.map((run) => [run.id, run.name]));
+  const ids = (asked.length ? asked : [...named.keys()]).filter((id) => named.has(id)).slice(0, 60)
+    .sort((a, b) => named.get(a).localeCompare(named.get(b), undefined, { numeric: true }));
   if (!ids.length) {
     fill(main, h("div", { class: "empty" }, h("h1", {}, "Nothing to compare"), h("p", {}, "Choose runs in the ", h("a", { href: "#/" }, "list"), ", then Compare.")));
     return { changed() {}, leave() {} };
@@ -41,6 +42,7 @@ export async function comparePage(main) {
 
   const load = async () => {
     const data = await get("compare", { run: ids, m: view.metrics, x: view.axis, smooth: view.smooth, seeds: view.seeds, points: 700 });
+    await untouched();
     drawTools(data);
     draw(data);
   };
@@ -67,7 +69,7 @@ export async function comparePage(main) {
     held = data.charts.map((chart) => {
       const metric = chart.metric;
       const drop = h("button", { type: "button", class: "plain small", "aria-label": `Remove ${safe(metric)}`, onclick: () => { view.metrics = view.metrics.filter((m) => m !== metric); again(); } }, "×");
-      const made = makeChart({ title: safe(metric), height: 240, log: view.log, x_label: view.axis, info: drop }, link);
+      const made = makeChart({ title: safe(metric), unit: chart.unit, height: 240, log: view.log, x_label: data.x_label, info: drop }, link);
       charts.append(made.element);
       return made;
     });

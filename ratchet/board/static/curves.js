@@ -90,7 +90,7 @@ export async function chartsTab(panel, first) {
   function drawFigure() {
     fill(figure, run.figure.map((plan, i) => {
       const plans = [plan, plan.right].filter(Boolean);
-      return add(`figure ${i}`, { title: plan.title, height: 280, right: Boolean(plan.right), x_label: plan.x_label && how.axis === "step" ? plan.x_label : axisLabel(), events: marksFor(plan.metric), info: info(metricNamed(plan.metric)) },
+      return add(`figure ${i}`, { title: plan.title, unit: plans.length > 1 ? `${plan.label} · right: ${plan.right.label}` : unitOf(plan), height: 280, right: Boolean(plan.right), x_label: plan.x_label && how.axis === "step" ? plan.x_label : axisLabel(), events: marksFor(plan.metric), info: info(metricNamed(plan.metric)) },
         plans.map((p) => p.metric),
         (chart, by) => {
           const lines = plans.map((p) => scaled(by.get(p.metric), p));
@@ -117,7 +117,7 @@ export async function chartsTab(panel, first) {
     if (!groups.childElementCount) fill(groups, h("p", { class: "empty" }, run.sections.length ? "No metric fits these words." : "No step is done yet: the curves begin with the first one."));
   }
 
-  const small = (metric) => add(metric.name, { title: safe(metric.name), height: 150, events: marksFor(metric.name), info: info(metric) }, [metric.name],
+  const small = (metric) => add(metric.name, { title: safe(metric.name), unit: metric.unit, height: 150, events: marksFor(metric.name), info: info(metric) }, [metric.name],
     (chart, by) => { const series = by.get(metric.name); chart.data([{ ...series, label: metric.name, colour: "#0072b2" }], series.caption); });
 
   function redraw() {
@@ -131,7 +131,7 @@ export async function chartsTab(panel, first) {
   const reset = h("button", { type: "button", class: "plain", hidden: true, onclick: () => zoom(link, null, null) }, "Show all");
   const tools = h("div", { class: "tools sticky" },
     h("input", { type: "search", placeholder: "Find a metric", "aria-label": "Find a metric", value: how.words, oninput: later((event) => { how.words = event.target.value; redraw(); }, 200) }),
-    segments("x axis", run.axes.map((axis) => ({ value: axis.name, label: axis.name })), how.axis, (value) => { [how.axis, how.chosen] = [value, true]; zoom(link, null, null); redraw(); }),
+    run.axes.length > 1 && segments("x axis", run.axes.map((axis) => ({ value: axis.name, label: axis.name })), how.axis, (value) => { [how.axis, how.chosen] = [value, true]; zoom(link, null, null); redraw(); }),
     choice("Smoothing", [["auto", "auto"], ["off", "off"], ...(exported ? [] : [["5", "5 steps"], ["11", "11 steps"], ["25", "25 steps"], ["51", "51 steps"], ["101", "101 steps"]])].map(([value, label]) => ({ value, label })), how.smooth, (value) => { how.smooth = value; stale(); }),
     segments("y scale", [{ value: false, label: "linear" }, { value: true, label: "log" }], how.log, (value) => { how.log = value; for (const held of charts.values()) held.chart.set({ log: value }); }),
     reset, h("span", { class: "hint keys" }, "Drag: zoom. Shift-drag: pan. Double click: all. Keys: arrows, +, −, 0."));
@@ -150,6 +150,12 @@ export async function chartsTab(panel, first) {
     },
     leave() { sight.disconnect(); for (const held of charts.values()) held.chart.remove(); },
   };
+}
+
+/** Return what the label of the y axis says that the title does not: its unit, or all of it. */
+function unitOf(plan) {
+  const [name, unit] = plan.label.replace(/\)$/, "").split(" (");
+  return plan.title.includes(name) ? unit : plan.label;
 }
 
 /** Return a line of the study's figure: in its colour, per cent where the figure says so. */

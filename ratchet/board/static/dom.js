@@ -40,6 +40,27 @@ export function fill(element, ...children) {
   return add(element, children);
 }
 
+let released = Promise.resolve();
+const LONGEST_PRESS_MS = 2000; // whoever holds a button longer does not click
+globalThis.addEventListener("pointerdown", () => {
+  released = new Promise((done) => {
+    for (const end of ["pointerup", "pointercancel", "dragend"]) globalThis.addEventListener(end, () => setTimeout(done), { once: true, capture: true });
+    setTimeout(done, LONGEST_PRESS_MS);
+  });
+}, true);
+
+/** Return when no button of the pointer is down: a click on what is drawn anew meanwhile would be lost. */
+export function untouched() {
+  return released;
+}
+
+/** Draw, and give the focus back to the element of the same id if the drawing took it away. */
+export function keepingFocus(draw) {
+  const id = document.activeElement?.id;
+  draw();
+  if (id && document.activeElement?.id !== id) document.getElementById(id)?.focus({ preventScroll: true });
+}
+
 /** Return a function that calls `work` once, `ms` after it was last asked to. */
 export function later(work, ms) {
   let timer = 0;

@@ -1,7 +1,7 @@
 // Parallel coordinates: an axis for each setting that differs and each result, a line for each run. Axes can be brushed.
 
 import { h, s } from "./dom.js";
-import { counted, number, safe } from "./text.js";
+import { counted, number, safe, tick } from "./text.js";
 
 const WIDTH = 960, HEIGHT = 260, TOP = 34, BOTTOM = 22, SIDE = 60, MOST_AXES = 12;
 
@@ -15,10 +15,10 @@ const INVERSE = (y) => (HEIGHT - BOTTOM - y) / (HEIGHT - TOP - BOTTOM);
 export function coordinates(data, names, chosen, brushes = new Map()) {
   const axes = [...data.settings.slice(0, MOST_AXES - data.metrics.length).map((a) => scale(a, false)), ...data.metrics.map((a) => scale(a, true))];
   const ids = [...names.keys()].filter((id) => axes.some((axis) => axis.at(id) !== null));
-  const result = axes.at(-1), paths = new Map();
+  const result = axes.find((axis) => axis.result) || axes.at(-1), paths = new Map();
   const place = (i) => (axes.length > 1 ? SIDE + ((WIDTH - 2 * SIDE) * i) / (axes.length - 1) : WIDTH / 2);
   const box = s("svg", { class: "parallel", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "group", "aria-label": `Parallel coordinates of ${ids.length} runs over ${axes.map((a) => a.key).join(", ")}` });
-  const tip = h("p", { class: "muted", role: "status" }), hint = "Point at a line to see its run; drag along an axis to keep the runs that pass there.";
+  const tip = h("p", { class: "muted", role: "status" }), hint = `Colour: ${result.key}, from red (lowest) to blue (highest). Point at a line to see its run; drag along an axis to keep the runs that pass there.`;
   const passes = (id) => axes.every((axis) => { const [top, bottom] = brushes.get(axis.key) || [-Infinity, Infinity], y = axis.at(id); return y === null ? top === -Infinity : y >= top - 1 && y <= bottom + 1; });
 
   function brushed() {
@@ -94,8 +94,9 @@ function scale(axis, metric) {
   const got = (id) => axis.values[id];
   return {
     key: axis.key,
+    result: metric,
     at: (id) => (got(id) === null || got(id) === undefined || got(id) === "" ? null : y(share(numeric ? Number(got(id)) : got(id)))),
     told: (id) => (got(id) === null || got(id) === undefined ? "–" : metric ? number(got(id)) : got(id)),
-    ticks: () => (numeric ? (high > low ? [[y(0), number(low)], [y(1), number(high)]] : [[y(0.5), number(low)]]) : kinds.map((k) => [y(share(k)), k])),
+    ticks: () => (numeric ? (high > low ? [[y(0), (metric ? number : tick)(low)], [y(1), (metric ? number : tick)(high)]] : [[y(0.5), (metric ? number : tick)(low)]]) : kinds.map((k) => [y(share(k)), k])),
   };
 }

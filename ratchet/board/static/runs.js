@@ -1,7 +1,7 @@
 // The list of runs: search, sort, filter, group, tags, and the choice of those to compare.
 
 import { exported, get, post } from "./api.js";
-import { choice, fill, h, later, notice, sparkline } from "./dom.js";
+import { choice, fill, h, keepingFocus, later, notice, sparkline, untouched } from "./dom.js";
 import { age, counted, duration, number, safe } from "./text.js";
 
 export const GLYPHS = { running: "●", paused: "‖", stalled: "!", finished: "✓", stopped: "■", crashed: "✕", recorded: "◇", damaged: "?" };
@@ -34,12 +34,15 @@ export async function runsPage(main) {
   let data = await get("runs");
   const body = h("div", { class: "runs" });
   const tools = h("div", { class: "tools" });
-  const draw = () => { drawTools(tools, data, draw); drawList(body, data, draw); };
-  fill(main, h("div", { class: "title" }, h("h1", {}, safe(data.folder)), h("span", { class: "muted" }, counted(data.runs.length, "run"))), tools, body);
+  const draw = () => keepingFocus(() => { drawTools(tools, data, draw); drawList(body, data, draw); });
+  const count = h("span", { class: "muted" }, counted(data.runs.length, "run"));
+  fill(main, h("div", { class: "title" }, h("h1", {}, safe(data.folder)), count), tools, body);
   draw();
   const again = later(async () => {
     try { data = await get("runs"); } catch (error) { return; }
-    drawList(body, data, draw);
+    await untouched();
+    fill(count, counted(data.runs.length, "run"));
+    keepingFocus(() => { drawStates(tools.querySelector(".states"), data, draw); drawList(body, data, draw); });
   }, 300);
   const clock = setInterval(() => { for (const cell of body.querySelectorAll("[data-since]")) cell.textContent = age(Number(cell.dataset.since)); }, 5000);
   return { changed: again, leave: () => clearInterval(clock) };
@@ -63,7 +66,7 @@ function drawStates(box, data, draw) {
   const counts = {};
   for (const run of data.runs) counts[run.state] = (counts[run.state] || 0) + 1;
   fill(box, Object.keys(GLYPHS).filter((state) => counts[state]).map((state) =>
-    h("button", { type: "button", class: `chip ${state}`, "aria-pressed": String(view.states.has(state)), onclick: () => { view.states.has(state) ? view.states.delete(state) : view.states.add(state); draw(); } },
+    h("button", { type: "button", id: `state-${state}`, class: `chip ${state}`, "aria-pressed": String(view.states.has(state)), onclick: () => { view.states.has(state) ? view.states.delete(state) : view.states.add(state); draw(); } },
       h("span", { "aria-hidden": "true" }, GLYPHS[state]), ` ${state} `, h("b", {}, counts[state]))));
 }
 
@@ -93,13 +96,11 @@ function drawList(body, data, draw) {
     const key = !view.group ? "" : view.group.startsWith(".") ? String(run[view.group.slice(1)] || "none") : run.settings[view.group] || "not set";
     groups.set(key, [...(groups.get(key) || []), run]);
   }
-  const focused = document.activeElement?.id;
   const tables = [...groups].sort((a, b) => a[0].localeCompare(b[0], undefined, { numeric: true })).map(([key, rows]) => [
     view.group && h("h2", { class: "group" }, safe(`${view.group.replace(/^\./, "")} = ${key}`), h("span", { class: "muted" }, ` ${rows.length}`)),
     table(rows, draw),
   ]);
   fill(body, runs.length ? tables : h("p", { class: "empty" }, "No run fits. Clear the search or the states."), refused(data));
-  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
 }
 
 function empty(data) {
@@ -108,14 +109,14 @@ function empty(data) {
 
 function refused(data) {
   if (!data.refused.length) return null;
-  return h("details", { class: "refused" }, h("summary", {}, `${counted(data.refused.length, "file")} that are no log of reinforcement learning`),
+  return h("details", { class: "refused" }, h("summary", {}, `${counted(data.refused.length, "file")} left out: no log of reinforcement learning`),
     h("dl", {}, data.refused.map((file) => [h("dt", {}, safe(file.name)), h("dd", {}, safe(file.why))])));
 }
 
 function heading(label, sort, draw, extra = "") {
   const on = view.sort === sort;
   return h("th", { scope: "col", class: extra, "aria-sort": on ? (view.down ? "descending" : "ascending") : null },
-    sort ? h("button", { type: "button", class: "sort", onclick: () => { if (on) view.down = !view.down; else { view.sort = sort; view.down = true; } draw(); } }, label, h("span", { "aria-hidden": "true" }, on ? (view.down ? " ↓" : " ↑") : "")) : label);
+    sort ? h("button", { type: "button", id: view.group ? null : `sort-${sort}`, class: "sort", onclick: () => { if (on) view.down = !view.down; else { view.sort = sort; view.down = true; } draw(); } }, label, h("span", { "aria-hidden": "true" }, on ? (view.down ? " ↓" : " ↑") : "")) : label);
 }
 
 function table(rows, draw) {
@@ -128,14 +129,15 @@ function row(run, draw) {
   const check = h("input", { type: "checkbox", id: `choose-${run.id}`, "aria-label": `Choose ${safe(run.name)} to compare`, checked: view.chosen.has(run.id), onchange: (event) => { event.target.checked ? view.chosen.add(run.id) : view.chosen.delete(run.id); document.querySelector(".compare")?.replaceWith(compareLink()); } });
   const about = [run.study, run.method || run.algorithm || run.framework, run.seed === null ? "" : `seed ${run.seed}`].filter(Boolean).join(" · ");
   const spark = sparkline(run.spark.x, run.spark.y, `${run.reward_name}: now ${number(run.reward)}, best ${number(run.best)}`);
-  const waits = run.state === "stalled" || run.state === "crashed" || run.state === "damaged" ? run.detail : run.waits.map((w) => `${w.owner} waits for ${w.cause}`).join("; ");
+  const why = run.state === "running" ? run.waits.map((w) => `${w.owner} waits for ${w.cause}`).join("; ") : run.detail;
   return h("tr", {},
     h("td", { class: "check" }, check),
     h("td", { class: "stated" }, badge(run)),
-    h("td", { class: "named" }, h("a", { href: `#/run/${run.id}`, id: `run-${run.id}` }, safe(run.name)), h("small", {}, safe(about)), waits && h("small", { class: `why ${run.state}` }, safe(waits))),
+    h("td", { class: "named" }, h("a", { href: `#/run/${run.id}`, id: `run-${run.id}` }, safe(run.name)), h("small", {}, safe(about)), why && h("small", { class: `why ${run.state}` }, safe(why)),
+      run.finding && run.finding.severity !== "info" && h("a", { class: `finding narrow ${run.finding.severity}`, href: `#/run/${run.id}/doctor` }, safe(run.finding.sentence))),
     h("td", { class: "far" }, progress(run), run.step_s > 0 && run.state === "running" && run.steps > run.step && h("small", {}, `${duration((run.steps - run.step) * run.step_s)} left`)),
     h("td", { class: "reward" }, spark, h("span", { class: "value" }, number(run.reward))),
-    h("td", { class: "wide found" }, run.finding ? h("a", { class: `finding ${run.finding.severity}`, href: `#/run/${run.id}/doctor` }, safe(run.finding.sentence)) : h("span", { class: "muted" }, "–")),
+    h("td", { class: "wide found" }, run.finding ? h("a", { class: `finding ${run.finding.severity}`, title: safe(run.finding.sentence), href: `#/run/${run.id}/doctor` }, safe(run.finding.sentence)) : h("span", { class: "muted" }, "–")),
     h("td", { class: "wide tagged" }, run.tags.map((tag) => h("span", { class: "tag" }, safe(tag))), !exported && h("button", { type: "button", class: "plain small", id: `tag-${run.id}`, "aria-label": `Tags of ${safe(run.name)}`, onclick: () => edit(run, draw) }, "+")),
     h("td", { class: "end", title: run.last_word ? new Date(1000 * run.last_word).toLocaleString() : null }, h("span", { dataset: { since: run.last_word } }, age(run.last_word))));
 }

@@ -23,19 +23,24 @@ function book(found) {
     verdict && h("p", { class: closes ? "ok" : "warn" }, h("span", { "aria-hidden": "true" }, closes ? "✓ " : "! "), verdict),
     stack(found.fates.map((f) => ({ label: f.fate, share: f.share })), `${found.title}: ${found.fates.map((f) => `${f.fate} ${number(100 * f.share)} per cent`).join(", ")}`),
     h("table", { class: "plain" }, h("thead", {}, h("tr", {}, h("th", { scope: "col" }, "Fate"), h("th", { scope: "col", class: "end" }, found.unit), h("th", { scope: "col", class: "end" }, "Share"))),
-      h("tbody", {}, found.fates.map((f, i) => h("tr", {}, h("th", { scope: "row" }, h("span", { class: `key ${TONES[i % TONES.length]}` }), safe(f.fate)), h("td", { class: "end" }, number(f.count)), h("td", { class: "end" }, quantity(f.share, "share")))))));
+      h("tbody", {}, found.fates.map((f, i) => h("tr", {}, h("th", { scope: "row" }, h("span", { class: `key ${TONES[i % TONES.length]}` }), safe(f.fate).replaceAll("_", " ")), h("td", { class: "end" }, number(f.count)), h("td", { class: "end" }, quantity(f.share, "share")))))));
 }
 
 function stack(parts, label) {
   return h("div", { class: "stack", role: "img", "aria-label": label }, parts.map((p, i) => h("span", { class: TONES[i % TONES.length], title: `${safe(p.label)}: ${quantity(p.share, "share")}`, style: { "flex-grow": String(Math.max(p.share, 0.001)) } })));
 }
 
+/** Return the name of a time as people say it: explorer waits for training. */
+function spoken(name) {
+  return { "time/explore": "exploring", "time/train": "training" }[name] || name.replace(/^(wait|time)\//, "").replace("_for_", " waits for ").replaceAll("_", " ");
+}
+
 function seconds(time) {
   const total = time.spent.reduce((sum, part) => sum + part.seconds, 0) || 1;
   const rows = [...time.spent, ...time.waits];
   return h("section", { class: "book" }, h("h2", {}, "Time"), h("p", { class: "muted" }, "Exploring and training, and within them the waits by owner and cause."),
-    stack(time.spent.map((p) => ({ label: p.name, share: p.seconds / total })), time.spent.map((p) => `${p.name} ${duration(p.seconds)}`).join(", ")),
-    h("table", { class: "plain" }, h("tbody", {}, rows.map((r, i) => h("tr", {}, h("th", { scope: "row" }, i < time.spent.length ? h("span", { class: `key ${TONES[i]}` }) : h("span", { class: "key none" }), safe(r.name)), h("td", { class: "end" }, duration(r.seconds)), h("td", { class: "end" }, quantity(r.seconds / total, "share")))))));
+    stack(time.spent.map((p) => ({ label: spoken(p.name), share: p.seconds / total })), time.spent.map((p) => `${spoken(p.name)} ${duration(p.seconds)}`).join(", ")),
+    h("table", { class: "plain" }, h("tbody", {}, rows.map((r, i) => h("tr", {}, h("th", { scope: "row" }, i < time.spent.length ? h("span", { class: `key ${TONES[i]}` }) : h("span", { class: "key none" }), safe(spoken(r.name))), h("td", { class: "end" }, duration(r.seconds)), h("td", { class: "end" }, quantity(r.seconds / total, "share")))))));
 }
 
 /** Show what a diagnosis found, worst first. */

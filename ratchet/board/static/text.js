@@ -51,7 +51,7 @@ export function tick(value) {
 /** Return a number with the unit of the dictionary. */
 export function quantity(value, unit) {
   if (value === null || value === undefined) return "–";
-  if (unit === "share") return `${number(100 * value)} %`;
+  if (unit === "share") return value > 0 && value < 1e-4 ? "< 0.01 %" : `${number(100 * value)} %`;
   if (unit === "s") return duration(value);
   if (unit === "bytes") return bytes(value);
   return unit ? `${number(value)} ${unit}` : number(value);

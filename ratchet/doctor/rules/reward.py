@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -54,11 +55,11 @@ def healthy_growth(evidence: Evidence) -> Iterator[Finding]:
     shape = evidence.reward
     if shape is None or not shape.has_risen or shape.lost > KEPT * shape.gain:
         return
-    curve = shape.curve
+    curve, z = shape.curve, shape.curve.z(shape.risen)
+    beside = f"{z:.0f} standard errors of its noise" if math.isfinite(z) else "without any noise"
     yield found(
         "healthy_growth", Severity.INFO, curve, (0, len(curve) - 1),
-        f"{curve.name} rose from {short(shape.start)} to {short(shape.end)}, {curve.z(shape.risen):.0f} standard "
-        f"errors of its noise.",
+        f"{curve.name} rose from {short(shape.start)} to {short(shape.end)}, {beside}.",
         numbers={"start": shape.start, "end": shape.end, "best": shape.best, "noise": curve.sigma},
     )  # fmt: skip
 
