@@ -37,7 +37,7 @@ class Node:
         self._process.wait()
 
     def signal(self, number: int) -> None:
-        """Send a signal to each of its processes, the raylet's own keeper first."""
+        """Send a signal to each of its processes."""
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
@@ -145,7 +145,7 @@ class Run:
         assert self._process is not None
         self._process.send_signal(signal.SIGINT)
 
-    def code(self, seconds: float = 120) -> int:
+    def code(self, seconds: float = 300) -> int:
         """Return how it ended, once it has; killed where that takes too long."""
         assert self._process is not None
         try:
@@ -166,7 +166,7 @@ class Run:
     def events(self, kind: str) -> list[dict[str, Any]]:
         return [event for event in RunStore.open(self.folder).events() if event["kind"] == kind]
 
-    def until(self, met: Callable[[], Any], seconds: float = 60) -> float:
+    def until(self, met: Callable[[], Any], seconds: float = 180) -> float:
         """Wait until something is so, while the run goes on; return how long that took."""
         assert self._process is not None
         started, process = time.monotonic(), self._process

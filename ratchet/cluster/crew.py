@@ -79,6 +79,7 @@ class Crew:
             num_cpus=1,
             num_gpus=self._bundle.get("GPU", 0),
             max_concurrency=CALLS_AT_ONCE,
+            enable_task_events=False,  # Ray's head keeps some for each call
             scheduling_strategy=self._in(place),
         )
         return Member(name, placed.remote(self._make), place)
