@@ -16,6 +16,10 @@ class Census:
         self._by_sampler: Counter[int] = Counter()
         self._newest = -1
 
+    def agrees(self, other: Census) -> bool:
+        """Whether both count the same."""
+        return (self._by_step, self._by_sampler) == (other._by_step, other._by_sampler)
+
     def add(self, step: int, sampler: int, number: int = 1) -> None:
         """Count groups that became live."""
         self.size += number

@@ -5,13 +5,14 @@ Used by `groups.py` alone, from one thread at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, inspect, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 
 from ratchet.core.errors import ConfigError, RunError
 from ratchet.core.load import require_library
@@ -20,6 +21,10 @@ BUSY_S = 30
 """Seconds to wait for another process that writes to the same SQLite file."""
 CONNECT_S = 10
 """Seconds to wait for a PostgreSQL server to answer; without it, an address that swallows packets holds for minutes."""
+
+RETURNS_S = 60
+"""Seconds to wait for a PostgreSQL server that was restarted between two transactions."""
+ASK_EVERY_S = 0.5
 
 _LOCK = 0x7261_7463_6865_74
 """Number of the PostgreSQL lock under which tables are made: "ratchet"."""
@@ -38,6 +43,8 @@ class Database:
 
     def __init__(self, engine: Engine, connection: Connection, url: URL) -> None:
         self._engine, self._connection, self._url = engine, connection, url
+        self.returned: Callable[[Connection], None] = _as_it_was
+        """Is given the connection, within a transaction, when it had to be made anew: what was known may not hold."""
 
     @classmethod
     def connect(cls, text: str, *, create: bool) -> Database:
@@ -119,12 +126,14 @@ class Database:
     def doing(self, what: str) -> Iterator[Connection]:
         """Give the connection within a transaction; one inside another is part of it.
 
-        `what` ends the sentence "The buffer failed while ...". **Raises**: `RunError` for whatever the database says.
+        A PostgreSQL server that went away since the last transaction is waited for. `what` ends the sentence "The
+        buffer failed while ...". **Raises**: `RunError` for whatever the database says.
         """
         if self._connection.in_transaction():
             yield self._connection
             return
         try:
+            self._meet()
             with self._connection.begin():
                 yield self._connection
         except SQLAlchemyError as error:
@@ -144,10 +153,39 @@ class Database:
             with self.doing(what) as connection:
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(PASSIVE)").close()
 
+    def _meet(self) -> None:
+        """Make the connection anew if the server has closed it; within a transaction nothing can be gone on with."""
+        if self.sqlite:
+            return
+        try:
+            self._connection.exec_driver_sql("SELECT 1").close()
+            self._connection.rollback()
+            return
+        except OperationalError as error:
+            if not error.connection_invalidated:
+                raise
+        self._connection.close()
+        end = time.monotonic() + RETURNS_S
+        while True:
+            try:
+                self._connection = self._engine.connect()
+                break
+            except OperationalError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(ASK_EVERY_S)
+        self.tune()
+        with self._connection.begin():
+            self.returned(self._connection)
+
     def close(self) -> None:
         """Close the connection; safe to call twice."""
         self._connection.close()
         self._engine.dispose()
+
+
+def _as_it_was(connection: Connection) -> None:
+    """Nothing was known yet that may not hold any more."""
 
 
 def shown(url: URL) -> str:

@@ -62,10 +62,13 @@ class GroupTable:
         self._samplers: dict[int, dict[int, str]] = {}
         self._sampler_ids: dict[str, int] = {}
         with database.doing("being opened") as connection:
-            self._purged: int = connection.execute(sql.BUFFER, self._at()).one().purged
+            state = connection.execute(sql.BUFFER, self._at()).one()
+            self._purged: int = state.purged
+            self._trained: int = state.trained
             for number, weights in connection.execute(sql.ALL_SAMPLERS, self._at()):
                 self._know(number, weights)
             self._count(connection)
+        database.returned = self._hold_together
 
     @classmethod
     def open(cls, url: str, name: str, *, tokenizer: str, create: bool) -> GroupTable:
@@ -191,6 +194,7 @@ class GroupTable:
                 connection.execute(sql.LOG_USES, log)
                 connection.execute(sql.SET_USES, changed)
             connection.execute(sql.SET_TRAINED, self._at(p_trained=step + 1))
+        self._trained = step + 1
 
     def evict(self, step: int, entries: Sequence[Entry]) -> int:
         """Evict those of these groups that are live. Return how many."""
@@ -264,7 +268,7 @@ class GroupTable:
             connection.execute(sql.REVIVE, at)
             connection.execute(sql.SET_TRAINED, self._at(p_trained=step))
             self._count(connection)
-        self._purged = min(self._purged, step)
+        self._purged, self._trained = min(self._purged, step), step
         return len(since) - len(lost)
 
     def flush(self) -> None:
@@ -287,6 +291,20 @@ class GroupTable:
         self._census = Census()
         for step, sampler, number in connection.execute(sql.COUNT_LIVE, self._at()):
             self._census.add(step, sampler, number)
+
+    def _hold_together(self, connection: Connection) -> None:
+        """Raise `RunError` unless the database still knows all that was written to it; it was away for a time.
+
+        Commits do not wait for the disk (`Database.tune`), so a server that crashed may have lost the last of them.
+        """
+        before, state = self._census, connection.execute(sql.BUFFER, self._at()).one()
+        self._count(connection)
+        if not self._census.agrees(before) or state.trained != self._trained:
+            raise RunError(
+                f"The buffer at {self._database.shown} was away and came back without the last of what was written to "
+                f"it: it has {self._census.size} groups and {state.trained} trained steps, and had {before.size} and "
+                f"{self._trained}. The checkpoints are untouched; go on from the last one with: ratchet resume"
+            )
 
     def _know(self, number: int, weights: str) -> None:
         self._samplers[number] = {int(version): text for version, text in json.loads(weights).items()}

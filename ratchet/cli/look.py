@@ -45,9 +45,13 @@ def status_text(store: RunStore) -> str:
 
 def actor_text(actor: Mapping[str, Any]) -> str:
     """Return who an actor is, where it lives, what it does, and since when."""
-    where = f" (pid {actor['pid']} on {actor['node']})" if "pid" in actor else ""
     if "pid" not in actor:
-        return f"{actor['name']} is starting"
+        since = "" if actor.get("since") is None else f" since {duration(time.time() - actor['since'])}"
+        if actor.get("lacks"):
+            return f"{actor['name']} waits{since} for {actor['lacks']}"
+        return f"{actor['name']} is starting{since}"
+    node = f", Ray's node {actor['ray_node'][:8]}" if "ray_node" in actor else ""
+    where = f" (pid {actor['pid']} on {actor['node']}{node})"
     if not actor["plays"]:
         return f"{actor['name']}{where} waits for a group to play"
     groups = ", ".join(map(str, actor["plays"]))

@@ -31,3 +31,8 @@ class ClusterSection(Section):
     address: str = Field(
         "", description="Address of a running Ray cluster to join, host:port or auto; empty starts Ray on this machine."
     )
+    silence_s: float = Field(
+        60.0,
+        gt=0,
+        description="Seconds without a sign of life after which an explorer on Ray is given up and replaced.",
+    )

@@ -204,8 +204,8 @@ def _cluster(config: RunConfig) -> Iterator[str]:
                 'with cluster.name = "ray" yet: leave one of them out'
             )
     if cluster.name == "local":
-        for name, wanted in (("explorers", cluster.explorers != 1), ("address", bool(cluster.address))):
-            if wanted:
+        for name in ("explorers", "address", "silence_s"):
+            if getattr(cluster, name) != type(cluster).model_fields[name].default:
                 yield (
                     f'cluster.{name} = {getattr(cluster, name)!r} is about Ray, and cluster.name = "local" starts '
                     f'none: set cluster.name = "ray", or leave cluster.{name} out'

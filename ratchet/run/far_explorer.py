@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -37,17 +38,37 @@ class FarExplorer:
         self._policy = saved_policy(config, start)
         self._engine = engine_here(config.engine, self._policy, context=plan.context_tokens)
         self._frozen = Frozen(config, start, self._policy.device)
+        self._playing = 0
+        self._changed = asyncio.Condition()
 
     async def play(self, game: Game, tensors: Mapping[str, Tensor], version: int, fingerprint: str) -> Group:
-        """Return a finished group, sampled with these weights. Raises `RunError` if they came damaged."""
-        if self._engine.version != version:
-            there = {name: tensor.to(self._policy.device) for name, tensor in tensors.items()}
-            made = self._policy.fingerprint(there)
-            if made != fingerprint:
-                raise RunError(
-                    f"The weights of version {version} left with fingerprint {fingerprint} and came as {made}."
-                )
-            self._engine.load(there, version, fingerprint)
+        """Return a finished group, sampled with these weights and no others. Raises `RunError` if they came damaged."""
+        async with self._changed:
+            # A group of other weights may still be under way: one that nobody waits for any more, or that came late.
+            await self._changed.wait_for(lambda: not self._playing or self._engine.version == version)
+            self._hold(tensors, version, fingerprint)
+            self._playing += 1
+        try:
+            return await self._played(game)
+        finally:
+            self._playing -= 1
+            async with self._changed:
+                self._changed.notify_all()
+
+    def _hold(self, tensors: Mapping[str, Tensor], version: int, fingerprint: str) -> None:
+        """Load weights, unless the engine has them, once all of them are there and found to be what was sent."""
+        if self._engine.version == version:
+            return
+        there = {name: tensor.to(self._policy.device) for name, tensor in tensors.items()}
+        made = self._policy.fingerprint(there)
+        if made != fingerprint:
+            raise RunError(
+                f"The weights of version {version} left with fingerprint {fingerprint} and came as {made}. The run's "
+                "own are untouched; go on with: ratchet resume"
+            )
+        self._engine.load(there, version, fingerprint)
+
+    async def _played(self, game: Game) -> Group:
         explorer = explorer_of(
             self._config,
             self._environment,
@@ -85,4 +106,5 @@ def far_groups(
         task_at=curriculum.task_at,
         lost=lost,
         tell=tell,
+        silence_s=cluster.silence_s,
     )

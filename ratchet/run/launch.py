@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.algorithms.algorithm import Algorithm
+from ratchet.cluster.crew import check_address
 from ratchet.config.plan import Plan
 from ratchet.config.read import config_from_tree, merge, parse_override
 from ratchet.config.schema import RunConfig
@@ -99,6 +100,7 @@ def _begun(config: RunConfig, observer: Observer, diagnose: Diagnose, ranks: Ran
     set_threads(config)
     algorithm = make_algorithm(config)
     check_buffer(config)
+    check_address(config.cluster.address)
     check_engine(config.engine, sampling_of(config))
     watching = Watching(observer, diagnose, make_loggers(config.log), ranks)
     environment = make_environment(config)
@@ -183,6 +185,7 @@ def _resumed(store: RunStore, watching: Watching, words: Sequence[str], accept_c
         tree = merge(tree, parse_override(word))
     config = config_from_tree(tree)
     check_number(config, watching.ranks.size)
+    check_address(config.cluster.address)
     set_threads(config)
     path, complaints = newest_sound(folder / "checkpoints")
     saved = read_checkpoint(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+from builders import within
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +39,12 @@ def test_a_constant_interval_obeys_the_staleness_law(interval: int, offset: int,
     schedule = Schedule(SyncSection(interval=interval, offset=offset))
     assert schedule.version_for(step) == max(0, interval * math.floor((step - offset) / interval))
     assert 0 <= schedule.staleness(step) <= interval - 1 + offset
+
+
+def test_a_schedule_is_asked_for_every_step_of_a_long_run_in_no_time() -> None:
+    schedule = Schedule(SyncSection(interval=1, offset=1))
+    with within(5):
+        assert [schedule.version_for(k) for k in range(100_000)] == [max(0, k - 1) for k in range(100_000)]
 
 
 @given(st.dictionaries(st.integers(1, 60), st.integers(1, 12), max_size=3), st.integers(1, 12), st.integers(0, 5))

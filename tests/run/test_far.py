@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import threading
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +25,7 @@ from ratchet.config.schema import RunConfig
 from ratchet.core.errors import RunError
 from ratchet.core.rollout import Group
 from ratchet.run.far import FarGroups
+from ratchet.run.late import Late
 from ratchet.run.launch import train
 from ratchet.run.sync import Weights
 from ratchet.store.run_store import RunStore
@@ -32,23 +35,52 @@ HELD = Weights({"w": torch.zeros(1)}, 3, "f3")
 
 
 class FakeHands:
-    """Members that play at once; those named in `dying` die with the groups of their index under way."""
+    """Members that play at once; those named in `dying` die with the groups of their index under way.
 
-    def __init__(self, dying: dict[str, int]) -> None:
+    Those in `stuck` never finish a group, those in `mute` give no sign of life after the first, and those in `homeless`
+    have no place until they are taken out of it.
+    """
+
+    def __init__(
+        self,
+        dying: dict[str, int],
+        *,
+        stuck: tuple[str, ...] = (),
+        mute: tuple[str, ...] = (),
+        homeless: set[str] | None = None,
+    ) -> None:
         self.dying, self.hired, self.played, self.closed = dying, list[str](), list[tuple[str, int]](), False
+        self.stuck, self.mute, self.homeless = stuck, mute, homeless or set()
+        self.dismissed, self.told_to_stop, self.signs = list[str](), list[tuple[str, int]](), Counter[str]()
 
     def hire(self, name: str) -> Member:
         self.hired.append(name)
         return Member(name, None)
+
+    def dismiss(self, member: Member) -> None:
+        self.dismissed.append(member.name)
+
+    async def lacks(self, member: Member) -> str:
+        return "a node with 1 CPU free" if member.name in self.homeless else ""
+
+    async def sign(self, member: Member) -> dict[str, Any]:
+        self.signs[member.name] += 1
+        if member.name in self.mute and self.signs[member.name] > 1:
+            await asyncio.Event().wait()
+        return {"pid": 1, "node": "here"}
 
     def share(self, value: Any) -> Any:
         return value
 
     async def call(self, member: Member, method: str, *arguments: Any) -> Any:
         await asyncio.sleep(0)
-        if method == "where":
-            return {"pid": 1, "node": "here"}
         game, _, version, fingerprint = arguments
+        if member.name in self.stuck:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.told_to_stop.append((member.name, game.index))
+                raise
         if self.dying.get(member.name, game.index + 1) <= game.index or "all" in self.dying:
             raise LostError(f"{member.name} is gone: it was killed")
         assert (version, fingerprint) == (3, "f3")
@@ -59,7 +91,7 @@ class FakeHands:
         self.closed = True
 
 
-def far(hands: FakeHands, number: int, lost: list[tuple[str, list[int]]]) -> FarGroups:
+def far(hands: FakeHands, number: int, lost: list[tuple[str, list[int]]], **seconds: float) -> FarGroups:
     return FarGroups(
         lambda: hands,
         number,
@@ -67,6 +99,7 @@ def far(hands: FakeHands, number: int, lost: list[tuple[str, list[int]]]) -> Far
         task_at=lambda index: index + 100,
         lost=lambda name, indexes, why: lost.append((name, indexes)),
         tell=lambda: None,
+        **seconds,
     )
 
 
@@ -110,6 +143,55 @@ def test_many_groups_that_begin_and_end_at_once_are_told_of_seldom() -> None:
     assert len(told) < 20, "not once for each of 64 beginnings and 64 ends"
 
 
+def test_groups_of_an_explorer_that_falls_silent_are_played_by_others_and_it_is_dismissed() -> None:
+    lost: list[tuple[str, list[int]]] = []
+    hands = FakeHands({}, stuck=("explorer-1",), mute=("explorer-1",))
+    found = asyncio.run(played(far(hands, 2, lost, silence_s=0.05), 6))
+    assert [g.index for g in found] == [8, 9, 10, 11, 12, 13]
+    assert lost == [("explorer-1", [8, 10, 12])]
+    assert hands.dismissed == ["explorer-1"]
+    assert "explorer-3" in hands.hired
+
+
+def test_an_idle_explorer_helps_with_groups_that_take_far_too_long_and_the_other_is_told_to_stop() -> None:
+    lost: list[tuple[str, list[int]]] = []
+    hands = FakeHands({}, stuck=("explorer-1",))
+    found = asyncio.run(played(far(hands, 2, lost), 8))
+    assert [g.index for g in found] == list(range(8, 16))
+    assert hands.told_to_stop == [("explorer-1", index) for index in (8, 10, 12, 14)]
+    assert (lost, hands.dismissed) == ([], [])
+
+
+def test_an_explorer_without_a_place_is_given_nothing_and_its_status_says_what_it_waits_for() -> None:
+    hands = FakeHands({}, homeless={"explorer-2"})
+
+    async def play() -> list[dict[str, Any]]:
+        source = far(hands, 2, [], gather_s=0.0)
+        await asyncio.gather(*(source.group(0, index, 1) for index in range(4)))
+        before = source.doing()
+        hands.homeless.clear()
+        while hands.signs.total() < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*(source.group(1, index, 1) for index in range(4, 8)))
+        await source.close()
+        return before
+
+    told = asyncio.run(play())
+    assert [name for name, index in hands.played if index < 4] == ["explorer-1"] * 4
+    assert {name for name, index in hands.played if index >= 4} == {"explorer-1", "explorer-2"}
+    assert re.fullmatch(r"explorer-2 waits since \d s for a node with 1 CPU free", actor_text(told[1]))
+
+
+def test_a_group_is_late_after_twice_the_time_that_nine_of_ten_take() -> None:
+    late = Late()
+    for seconds in (1.0, 1.5, 2.0):
+        late.took(seconds)
+    assert not late.is_late(100.0), "three groups say nothing about groups"
+    for seconds in (2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 50.0):
+        late.took(seconds)
+    assert (late.is_late(3.9), late.is_late(4.1)) == (False, True)
+
+
 def test_explorers_that_all_die_end_the_run_with_the_cause() -> None:
     with pytest.raises(RunError, match=r"Explorers died 7 times in a row .*explorer-\d+ is gone: it was killed"):
         asyncio.run(played(far(FakeHands({"all": 0}), 2, []), 4))
@@ -117,7 +199,7 @@ def test_explorers_that_all_die_end_the_run_with_the_cause() -> None:
 
 def test_the_status_tells_what_an_explorer_does() -> None:
     there = {"name": "explorer-1", "pid": 7, "node": "n1"}
-    assert actor_text({"name": "explorer-1", "plays": []}) == "explorer-1 is starting"
+    assert actor_text({"name": "explorer-1", "plays": [], "since": None}) == "explorer-1 is starting"
     assert actor_text({**there, "plays": []}) == "explorer-1 (pid 7 on n1) waits for a group to play"
     assert actor_text({**there, "plays": [3, 5], "since": 0.0}).startswith("explorer-1 (pid 7 on n1) plays 3, 5 since")
 
