@@ -60,8 +60,10 @@ class Crew:
             if address:
                 ray.init(address=address, **quiet)
             else:
-                # Ray's workers yield to everything else on their machine unless told otherwise.
-                ray.init(num_cpus=room + 1, include_dashboard=False, _system_config={"worker_niceness": 0}, **quiet)
+                # One of its own, whatever Ray runs beside: without "local" that would be joined. Its workers yield to
+                # everything else on their machine unless told otherwise.
+                own: dict[str, Any] = {"num_cpus": room + 1, "_system_config": {"worker_niceness": 0}}
+                ray.init(address="local", include_dashboard=False, **own, **quiet)
         except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
             if not address:
                 raise RunError(f"Ray does not start on this machine: {_line(error)}") from error
