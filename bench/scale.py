@@ -51,13 +51,19 @@ class Fakes:
     def hire(self, name: str) -> Member:
         return Member(name, None)
 
+    def dismiss(self, member: Member) -> None: ...
+
+    async def lacks(self, member: Member) -> str:
+        return ""
+
+    async def sign(self, member: Member) -> dict[str, Any]:
+        return {"pid": 1, "node": "here"}
+
     def share(self, value: Any) -> Any:
         return value
 
     async def call(self, member: Member, method: str, *arguments: Any) -> Any:
         await asyncio.sleep(0)
-        if method == "where":
-            return {"pid": 1, "node": "here"}
         return replace(GROUP, index=arguments[0].index, step=arguments[0].step)
 
     def close(self) -> None: ...
