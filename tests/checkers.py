@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Sequence
 
-from ratchet.environments.reproduce_checks import MODULE
+from ratchet.environments.reproduce_checks import MODULE, Ran
 from ratchet.rewards.execution import RunOutcome
 
 
@@ -16,7 +16,7 @@ class InProcess:
         self.asked: list[tuple[str, str]] = []
         self.closed = 0
 
-    async def check(self, source: str, test: str, raises: Sequence[str] = ()) -> RunOutcome:
+    async def check(self, source: str, test: str, raises: Sequence[str] = ()) -> Ran:
         self.asked.append((source, test))
         first, _, body = test.partition("\n")
         name = first.removeprefix(f"from {MODULE} import ")
@@ -25,14 +25,14 @@ class InProcess:
             exec(compile(source, "solution", "exec"), vars(module))
             exec(compile(body, "test", "exec"), {name: vars(module)[name]})
         except AssertionError:
-            return RunOutcome.ASSERTION
+            return Ran(RunOutcome.ASSERTION)
         except (SyntaxError, ValueError):
-            return RunOutcome.SYNTAX_ERROR
+            return Ran(RunOutcome.SYNTAX_ERROR)
         except Exception as error:
             if type(error).__name__ in raises:
-                return RunOutcome.EXPECTED
-            return RunOutcome.OTHER_EXCEPTION
-        return RunOutcome.PASSED
+                return Ran(RunOutcome.EXPECTED)
+            return Ran(RunOutcome.OTHER_EXCEPTION)
+        return Ran(RunOutcome.PASSED)
 
     def close(self) -> None:
         self.closed += 1

@@ -170,6 +170,7 @@ def _attempt(rollout: Rollout, advantage: float | None) -> dict[str, Any]:
         "reward": None if rollout.score is None else rollout.score.value,
         "parts": {} if rollout.score is None else plain(dict(rollout.score.parts)),
         "metrics": plain(dict(rollout.metrics)),
+        "notes": dict(rollout.notes),
         "status": rollout.status.value,
         "error": rollout.error,
         "advantage": advantage,

@@ -170,6 +170,8 @@ class Outcome:
 
     score: Score
     metrics: Mapping[str, float] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Texts to be recorded with the attempt and shown to people, such as what a sandbox printed."""
 
 
 @runtime_checkable

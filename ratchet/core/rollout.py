@@ -128,6 +128,8 @@ class Rollout:
     metrics: Mapping[str, float] = field(default_factory=dict)
     """Further numbers the environment wants charted."""
     seconds: float = 0.0
+    notes: Mapping[str, str] = field(default_factory=dict)
+    """Texts of the environment for people to read, such as what a sandbox printed."""
 
     @property
     def output_tokens(self) -> int:

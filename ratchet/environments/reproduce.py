@@ -23,7 +23,7 @@ from ratchet.core.rollout import Score
 from ratchet.core.seeds import stream
 from ratchet.core.task import Split, Task
 from ratchet.environments import reproduce_demonstrations as demonstrations
-from ratchet.environments.reproduce_checks import Checker, PoolChecker, Remembered, import_line
+from ratchet.environments.reproduce_checks import Checker, PoolChecker, Ran, Remembered, import_line
 from ratchet.environments.reproduce_demonstrations import Bug, Effort
 from ratchet.environments.reproduce_edits import Edit, added_test, apply_edits, read_edits, write_edit
 from ratchet.environments.reproduce_functions import KINDS, Function, Kind, draw_mutants, draw_pair, results
@@ -219,7 +219,8 @@ class Reproduce(BaseModel):
         """Return the outcome of one answer, with its verdict and its length counted for the role it was given in."""
         reply = await policy.chat(task.prompt)
         role = task.extras["role"]
-        verdict, valid = await self._judge(task, reply.text)
+        notes: dict[str, str] = {}
+        verdict, valid = await self._judge(task, reply.text, notes)
         names = execution.TEST_VERDICTS if role == "testwriter" else execution.PATCH_VERDICTS
         facts = {f"{role}/{name}": float(name == verdict.name) for name in names}
         facts |= {f"{role}/tokens": float(reply.num_tokens), f"{role}/attempts": float(num_attempts(reply.text))}
@@ -227,11 +228,11 @@ class Reproduce(BaseModel):
             facts["valid"] = float(valid)
             if verdict.value and self.audit_mutants and "bug" in task.extras:
                 facts["mutants_killed"] = await self.audit(task, reply.text)
-        return Outcome(_score(role, verdict), facts)
+        return Outcome(_score(role, verdict), facts, notes)
 
     async def score(self, task: Task, text: str) -> Score:
         """Return 1 if the answer does what its role asks, else 0; the part is named `reproduced` or `fixed`."""
-        verdict, _ = await self._judge(task, text)
+        verdict, _ = await self._judge(task, text, {})
         return _score(task.extras["role"], verdict)
 
     async def run_test(self, task: Task, source: str, test: str) -> RunOutcome:
@@ -308,46 +309,56 @@ class Reproduce(BaseModel):
                 thread.submit(asyncio.run, refuse_bad_pairs(self.source, self._all_rows, self._runs())).result()
             self._sound = True
 
-    async def _judge(self, task: Task, text: str) -> tuple[Verdict, bool]:
-        """Return the verdict and, for a test, whether it passes on the fixed code."""
+    async def _judge(self, task: Task, text: str, notes: dict[str, str]) -> tuple[Verdict, bool]:
+        """Return the verdict and, for a test, whether it passes on the fixed code; note what the sandbox said."""
         extras = task.extras
         if extras["role"] == "testwriter":
             test = added_test(text)
             if not test or len(test) > LONGEST_ANSWER:
                 return NO_TEST, False
-            verdict, valid = await self._judge_test(task, test, 0)
+            verdict, valid = await self._judge_test(task, test, 0, notes)
             if not verdict.value:
                 return verdict, valid
-            again = [await self._judge_test(task, test, turn) for turn in range(1, self.confirm + 1)]
+            again = [await self._judge_test(task, test, turn, {}) for turn in range(1, self.confirm + 1)]
             return confirmed(verdict, [other for other, _ in again]), valid
         patched = apply_edits(extras["buggy"], read_edits(text))
         if patched is None or len(patched) > LONGEST_ANSWER:
             return NO_PATCH, False
         # That these two pass and fail is known: by how a tiny function is made, by the check at load for a file's bug.
+        if patched in (extras["fixed"], extras["buggy"]):
+            notes["hidden test on the patched file"] = "not run: how it ends on this file is known"
         if patched == extras["fixed"]:
             return fixes([RunOutcome.PASSED]), False
         if patched == extras["buggy"]:
             return fixes([RunOutcome.ASSERTION]), False
         outcomes = []
         for hidden in extras["tests"]:
-            outcomes.append(await self._check(extras, patched, hidden))
+            ran = await self._ran(extras, patched, hidden)
+            outcomes.append(ran.outcome)
+            notes["hidden test on the patched file"] = _told(ran)
             if outcomes[-1] is not RunOutcome.PASSED:
                 break
         return fixes(outcomes), False
 
-    async def _judge_test(self, task: Task, test: str, turn: int) -> tuple[Verdict, bool]:
+    async def _judge_test(self, task: Task, test: str, turn: int, notes: dict[str, str]) -> tuple[Verdict, bool]:
         extras, buggy = task.extras, None
         # A test that knew the order of its runs could tell the versions apart: from the second turn on it is drawn.
         if turn and stream("order", task.id, test, turn).random() < 0.5:
-            buggy = await self._check(extras, extras["buggy"], test, turn)
-        fixed = await self._check(extras, extras["fixed"], test, turn)
-        valid = fixed is RunOutcome.PASSED
+            buggy = await self._ran(extras, extras["buggy"], test, turn)
+        fixed = await self._ran(extras, extras["fixed"], test, turn)
+        notes["test on the fixed file"] = _told(fixed)
+        valid = fixed.outcome is RunOutcome.PASSED
         # What does not pass on the fixed code earns nothing, whatever it does to the other: not run.
         if valid and buggy is None:
-            buggy = await self._check(extras, extras["buggy"], test, turn)
-        return reproduces(buggy, fixed), valid
+            buggy = await self._ran(extras, extras["buggy"], test, turn)
+        if buggy is not None:
+            notes["test on the buggy file"] = _told(buggy)
+        return reproduces(None if buggy is None else buggy.outcome, fixed.outcome), valid
 
-    async def _check(self, extras: Mapping[str, Any], source: str, test: str, turn: int = 0) -> RunOutcome:
+    async def _check(self, extras: Mapping[str, Any], source: str, test: str) -> RunOutcome:
+        return (await self._ran(extras, source, test)).outcome
+
+    async def _ran(self, extras: Mapping[str, Any], source: str, test: str, turn: int = 0) -> Ran:
         whole = import_line(extras["entry_point"]) + test
         return await self._runs().check(source, whole, extras["raises"], turn=turn)
 
@@ -355,6 +366,11 @@ class Reproduce(BaseModel):
         if self._checker is None:
             self._checker = Remembered(PoolChecker(self._sandbox))
         return self._checker
+
+
+def _told(ran: Ran) -> str:
+    """Return how a run ended and what it said, for people."""
+    return "\n".join(text for text in (ran.outcome.value.replace("_", " "), ran.said) if text)
 
 
 def role_of(index: int, testwriter_share: float) -> Role:

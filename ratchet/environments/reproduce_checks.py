@@ -7,6 +7,7 @@ import hashlib
 import re
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from ratchet.config.schema import SandboxSection
@@ -31,11 +32,24 @@ def import_line(entry_point: str) -> str:
     return f"from {MODULE} import {entry_point}\n"
 
 
+SAID = 1000
+"""Characters of what a program said that are kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """How a program with a test ended."""
+
+    outcome: RunOutcome
+    said: str = ""
+    """The exception, and what was printed: written by strangers, for people to read, and never read for a verdict."""
+
+
 @runtime_checkable
 class Checker(Protocol):
     """Runs a program and then a test against it, in a fresh box."""
 
-    async def check(self, source: str, test: str, raises: Sequence[str] = ()) -> RunOutcome:
+    async def check(self, source: str, test: str, raises: Sequence[str] = ()) -> Ran:
         """Return how it ended; never raises for what the program does. Exceptions in `raises` are EXPECTED."""
         ...
 
@@ -52,12 +66,12 @@ class Remembered:
 
     def __init__(self, checker: Checker) -> None:
         self._checker = checker
-        self._known: dict[bytes, RunOutcome] = {}
-        self._under_way: dict[bytes, asyncio.Task[RunOutcome]] = {}
+        self._known: dict[bytes, Ran] = {}
+        self._under_way: dict[bytes, asyncio.Task[Ran]] = {}
         self.runs = 0
         """Programs run so far."""
 
-    async def check(self, source: str, test: str, raises: Sequence[str] = (), *, turn: int = 0) -> RunOutcome:
+    async def check(self, source: str, test: str, raises: Sequence[str] = (), *, turn: int = 0) -> Ran:
         """Return how the program ended, now or before; every `turn` is a run of its own."""
         # Written so that no two programs share a key: a policy decides part of them, and one's outcome is another's.
         content = repr((turn, source, test, tuple(raises)))
@@ -76,14 +90,16 @@ class Remembered:
         """Close the checker behind."""
         self._checker.close()
 
-    async def _ask(self, source: str, test: str, raises: Sequence[str]) -> RunOutcome:
-        outcomes: list[RunOutcome] = []
+    async def _ask(self, source: str, test: str, raises: Sequence[str]) -> Ran:
+        outcomes, said = list[RunOutcome](), ""
         while not outcomes or wants_rerun(outcomes, most=MOST_RUNS):
             self.runs += 1
-            outcomes.append(await self._checker.check(source, test, raises))
-        return settle(outcomes)
+            ran = await self._checker.check(source, test, raises)
+            outcomes.append(ran.outcome)
+            said = ran.said
+        return Ran(settle(outcomes), said)
 
-    def _remember(self, key: bytes, task: asyncio.Task[RunOutcome]) -> None:
+    def _remember(self, key: bytes, task: asyncio.Task[Ran]) -> None:
         if self._under_way.get(key) is task:
             del self._under_way[key]
         if task.cancelled() or task.exception() is not None:
@@ -107,7 +123,7 @@ class PoolChecker:
         self._box: JailedBox | None = None
         self._pool: CheckPool | None = None
 
-    async def check(self, source: str, test: str, raises: Sequence[str] = ()) -> RunOutcome:
+    async def check(self, source: str, test: str, raises: Sequence[str] = ()) -> Ran:
         """Return how the test ended, run against the module ``solution`` with this source.
 
         **Raises**: `ConfigError` if this machine can make no box; `RunError` if no worker can be started.
@@ -117,7 +133,9 @@ class PoolChecker:
         limits = limits_of(self._section)
         program = Program(module=source, test=test, how=how, name=MODULE, expected=tuple(raises), limits=limits)
         result = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(pool.check(program), loop))
-        return RunOutcome.named(result.outcome.name)
+        raised = f"{result.name}: {result.detail.strip()}".strip(": ")
+        said = "\n".join(text for text in (raised, result.output.strip()) if text)
+        return Ran(RunOutcome.named(result.outcome.name), said[:SAID])
 
     def close(self) -> None:
         """End the workers and the thread; may be called twice, and a later check opens all anew."""

@@ -105,8 +105,8 @@ async def refuse_bad_pairs(path: str, rows: Sequence[Row], checker: Checker) -> 
     async def outcomes(pair: BugPair) -> tuple[RunOutcome, RunOutcome]:
         test = import_line(pair.entry_point) + pair.test
         async with places:
-            fixed = await checker.check(pair.fixed, test, pair.raises)
-            return fixed, await checker.check(pair.buggy, test, pair.raises)
+            fixed, buggy = [await checker.check(source, test, pair.raises) for source in (pair.fixed, pair.buggy)]
+            return fixed.outcome, buggy.outcome
 
     pairs = [bug_pair(row) for row in rows]
     found = await asyncio.gather(*(outcomes(pair) for pair in pairs))

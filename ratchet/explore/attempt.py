@@ -15,6 +15,9 @@ from ratchet.core.task import Task
 from ratchet.explore.handle import RecordingHandle
 from ratchet.rewards.errors import RewardError
 
+LONGEST_NOTE = 4000
+"""Characters of a note that are recorded: a program can print much."""
+
 
 async def attempt_task(
     environment: Environment, task: Task, attempt: int, handle: RecordingHandle, timeout_s: float
@@ -28,10 +31,12 @@ async def attempt_task(
     started = time.perf_counter()
     status, error, score = Status.OK, "", None
     metrics: Mapping[str, float] = {}
+    notes: Mapping[str, str] = {}
     try:
         async with asyncio.timeout(timeout_s) as limit:
             outcome = await environment.run(task, handle)
         score, metrics = _checked(outcome), _numbers(outcome.metrics)
+        notes = {name: str(text)[:LONGEST_NOTE] for name, text in outcome.notes.items()}
     except PromptTooLong as reason:
         status, error = Status.PROMPT_TOO_LONG, str(reason)
     except AgentFailed as reason:
@@ -56,6 +61,7 @@ async def attempt_task(
         error=error,
         metrics=metrics,
         seconds=time.perf_counter() - started,
+        notes=notes,
     )
 
 

@@ -57,6 +57,7 @@ def _rollout_to_json(rollout: Rollout) -> dict[str, Any]:
         "parts": {} if score is None else dict(score.parts),
         "error": rollout.error,
         "metrics": dict(rollout.metrics),
+        **({"notes": dict(rollout.notes)} if rollout.notes else {}),
         "seconds": round(rollout.seconds, 4),
         "trajectories": [
             {
@@ -91,6 +92,7 @@ def _rollout_from_json(row: Mapping[str, Any], task_id: str) -> Rollout:
         error=row["error"],
         metrics=row["metrics"],
         seconds=row["seconds"],
+        notes=row.get("notes", {}),
     )
 
 

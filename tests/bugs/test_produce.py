@@ -22,6 +22,7 @@ from ratchet.config.schema import SandboxSection
 from ratchet.core.errors import ConfigError
 from ratchet.core.task import Split
 from ratchet.environments.reproduce import ROLES, Reproduce
+from ratchet.environments.reproduce_checks import Ran
 from ratchet.environments.reproduce_pairs import CALLS
 from ratchet.rewards.execution import RunOutcome
 
@@ -177,8 +178,8 @@ class Says:
     def __init__(self, **outcomes: RunOutcome) -> None:
         self._outcomes = outcomes
 
-    async def check(self, source: str, test: str, raises: object = ()) -> RunOutcome:
-        return self._outcomes["marked" if "=======" in source else source.strip()]
+    async def check(self, source: str, test: str, raises: object = ()) -> Ran:
+        return Ran(self._outcomes["marked" if "=======" in source else source.strip()])
 
     def close(self) -> None:
         pass

@@ -19,7 +19,7 @@ from ratchet.core.protocols import Demonstrates, Environment, Outcome, Probes
 from ratchet.core.task import Split, Task
 from ratchet.environments import reproduce_demonstrations as demonstrations
 from ratchet.environments.reproduce import Reproduce, num_attempts, role_of
-from ratchet.environments.reproduce_checks import MOST_RUNS, Checker, Remembered, import_line
+from ratchet.environments.reproduce_checks import MOST_RUNS, Checker, Ran, Remembered, import_line
 from ratchet.environments.reproduce_demonstrations import Bug
 from ratchet.environments.reproduce_edits import Edit, added_test, after_thought, apply_edits, read_edits, write_edit
 from ratchet.environments.reproduce_functions import KINDS, Function, draw_pair, inputs, results, revealing
@@ -49,8 +49,8 @@ class Says:
     def __init__(self, *outcomes: RunOutcome) -> None:
         self.outcomes = list(outcomes)
 
-    async def check(self, source: str, test: str, raises: Sequence[str] = ()) -> RunOutcome:
-        return self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0]
+    async def check(self, source: str, test: str, raises: Sequence[str] = ()) -> Ran:
+        return Ran(self.outcomes.pop(0) if len(self.outcomes) > 1 else self.outcomes[0], f"said of {source[:9]}")
 
     def close(self) -> None:
         pass
@@ -294,9 +294,9 @@ def test_a_patch_that_makes_the_fixed_file_or_nothing_needs_no_run_and_another_d
         assert value(environment, task, environment.wrong(task)) == 0
         assert not checker.asked
         hidden = import_line("f") + task.extras["tests"][0]
-        assert asyncio.run(checker.check(task.extras["fixed"], hidden)) is RunOutcome.PASSED
+        assert asyncio.run(checker.check(task.extras["fixed"], hidden)) == Ran(RunOutcome.PASSED)
         failed = asyncio.run(checker.check(task.extras["buggy"], hidden))
-        assert failed is RunOutcome.ASSERTION
+        assert failed == Ran(RunOutcome.ASSERTION)
         checker.asked.clear()
     # Another way to the same behaviour is found out by running it.
     start = task.extras["buggy"].splitlines(keepends=True)[0]
@@ -330,7 +330,7 @@ def test_no_sandbox_is_opened_before_the_first_answer_and_closing_is_always_fine
 
 def test_a_program_is_run_once_and_again_while_unsure() -> None:
     async def ask(checker: Remembered, times: int) -> list[RunOutcome]:
-        return list(await asyncio.gather(*(checker.check("s", "t") for _ in range(times))))
+        return [ran.outcome for ran in await asyncio.gather(*(checker.check("s", "t") for _ in range(times)))]
 
     checker = Remembered(InProcess())
     checker_says = Remembered(Says(RunOutcome.TIMEOUT, RunOutcome.PASSED))
@@ -366,9 +366,26 @@ def test_a_test_that_earns_by_luck_is_flaky() -> None:
     assert outcome.metrics["testwriter/flaky"] == 1
 
 
+def test_what_the_sandbox_said_is_noted_for_people() -> None:
+    environment = reproduce(Says(RunOutcome.PASSED, RunOutcome.ASSERTION))
+    both = tasks(environment)
+    test, fix = (next(t for t in both if t.extras["role"] == role) for role in ("testwriter", "bugfixer"))
+    outcome = asyncio.run(environment.run(test, Scripted(["assert f(1) == 2"])))
+    assert outcome.notes == {
+        "test on the fixed file": f"passed\nsaid of {test.extras['fixed'][:9]}",
+        "test on the buggy file": f"assertion\nsaid of {test.extras['buggy'][:9]}",
+    }
+    start, _, body = fix.extras["buggy"].partition("\n")
+    same = write_edit(Edit(fix.extras["buggy"], f"{start}\n pass\n{body}"))
+    outcome = asyncio.run(environment.run(fix, Scripted([same])))
+    assert set(outcome.notes) == {"hidden test on the patched file"}
+    assert outcome.notes["hidden test on the patched file"].startswith("assertion\n")
+    assert asyncio.run(environment.run(test, Scripted([""]))).notes == {}
+
+
 def test_one_attempt_that_is_cancelled_does_not_spoil_the_others() -> None:
     class Waits(Says):
-        async def check(self, source: str, test: str, raises: Sequence[str] = ()) -> RunOutcome:
+        async def check(self, source: str, test: str, raises: Sequence[str] = ()) -> Ran:
             await asyncio.sleep(0.05)
             return await super().check(source, test, raises)
 
@@ -377,7 +394,7 @@ def test_one_attempt_that_is_cancelled_does_not_spoil_the_others() -> None:
         first, second = (asyncio.create_task(checker.check("s", "t")) for _ in range(2))
         await asyncio.sleep(0.01)
         first.cancel()
-        return await second
+        return (await second).outcome
 
     assert asyncio.run(run()) is RunOutcome.ASSERTION
 

@@ -39,6 +39,7 @@ def rich_group() -> Group:
     played = Rollout(
         asked.id, 3, (Trajectory(turns), Trajectory((), agent="helper", trainable=False, parent=0)), Status.OK,
         Score(0.1 + 0.2, {"accuracy": 1.0, "format": 1 / 3}), metrics={"steps": 2.0}, seconds=1.5,
+        notes={"box": "1 failed"},
     )  # fmt: skip
     return Group(asked, 17, 5, (played, rollout(None, status=Status.REWARD_TIMEOUT)))
 
@@ -48,7 +49,7 @@ def test_a_group_comes_back_from_json_with_every_bit_of_its_facts() -> None:
     after = group_from_json(json.loads(json.dumps(group_to_json(before))))
     assert (after.task, after.task.id, after.index, after.step) == (before.task, before.task.id, 17, 5)
     for one, other in zip(before.rollouts, after.rollouts, strict=True):
-        for name in ("attempt", "status", "score", "error", "metrics", "seconds"):
+        for name in ("attempt", "status", "score", "error", "metrics", "seconds", "notes"):
             assert getattr(one, name) == getattr(other, name)
         for a, b in zip(one.trajectories, other.trajectories, strict=True):
             assert (a.agent, a.trainable, a.parent) == (b.agent, b.trainable, b.parent)

@@ -44,6 +44,7 @@ export async function showAttempt(box, run, group, number_) {
     h("dl", { class: "facts small" }, rows.map(([k, v]) => h("div", {}, h("dt", {}, k), h("dd", {}, v)))),
     measured.length > more.length ? told(measured.filter(([, v]) => v !== 0)) : null, // a verdict is among them: the one that is not 0
     more.length ? h("details", { class: "notes" }, h("summary", {}, `${counted(more.length, "more number")}, all 0`), told(more)) : null,
+    Object.keys(found.notes).length ? h("details", { class: "notes", open: true }, h("summary", {}, "What the environment noted"), h("dl", {}, Object.entries(found.notes).map(([k, v]) => [h("dt", {}, safe(k)), h("dd", {}, h("pre", {}, stranger(v)))]))) : null,
     h("div", { class: "tools" }, choice("Colour tokens by", COLOURS.map(([value, label]) => ({ value, label })), colouring, (value) => { colouring = value; draw(); drawLegend(); }), legend),
     line, body, tip,
     !exported && h("section", { class: "others" }, h("button", { type: "button", onclick: (event) => others(event.target.parentElement, run, group, found) }, "The same prompt at other steps")));
