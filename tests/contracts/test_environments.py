@@ -72,7 +72,7 @@ def _write(path: Path, lines: list[dict[str, str]]) -> None:
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-ADAPTERS = {"agents", "gymnasium"}
+ADAPTERS = {"agents", "gymnasium", "verifiers"}
 """Their tasks, answers and rewards are somebody else's: ``tests/serve/test_training.py`` and
 ``tests/environments/test_stepping.py`` ask them."""
 
