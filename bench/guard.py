@@ -26,8 +26,6 @@ from ratchet.store.run_store import RunStore
 LAST = 5
 """Last steps whose mean reward is the final one."""
 ON = "guard.enabled=true"
-COLLAPSES: tuple[tuple[str, ...], ...] = (("judge/collapse",), ("judge/collapse", "algorithm.lr=1.5e-3"))
-"""As its recipe has it, and with a learning rate at which the form of the answers breaks too."""
 HEALTHY: tuple[tuple[str, ...], ...] = (
     *(("judge", f"run.seed={seed}") for seed in (10, 11, 12, 13)),
     *(("judge/gym", f"run.seed={seed}") for seed in (10, 11)),
@@ -95,17 +93,14 @@ def main() -> None:
 
     lines = ["# Guard", "", f"`python bench/guard.py`. A final reward is the mean of the last {LAST} steps.", ""]
     lines += ["Guessing in the right form earns 1.5: 1 for the form, and half of the answers are right.", ""]
-    lines += ["| collapse | seed | without guard | with guard | rolled back | seconds without, with |"]
-    lines += ["|---|---|---:|---:|---|---|"]
-    for words in COLLAPSES:
-        for seed in seeds:
-            without = run(*words, f"run.seed={seed}")
-            guarded = run(*words, f"run.seed={seed}", ON)
-            back = "; ".join(guarded.rollbacks) or "never"
-            took = f"{without.seconds:.0f}, {guarded.seconds:.0f}"
-            lines.append(
-                f"| {' '.join(words)} | {seed} | {without.final:.2f} | {guarded.final:.2f} | {back} | {took} |"
-            )
+    lines += ["| `judge/collapse`, seed | without guard | with guard | rolled back | seconds without, with |"]
+    lines += ["|---|---:|---:|---|---|"]
+    for seed in seeds:
+        without = run("judge/collapse", f"run.seed={seed}")
+        guarded = run("judge/collapse", f"run.seed={seed}", ON)
+        back = "; ".join(guarded.rollbacks) or "never"
+        took = f"{without.seconds:.0f}, {guarded.seconds:.0f}"
+        lines.append(f"| {seed} | {without.final:.2f} | {guarded.final:.2f} | {back} | {took} |")
     lines += [
         "",
         "| healthy run | first steps | last steps | rolled back | acted on otherwise |",
