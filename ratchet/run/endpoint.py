@@ -31,5 +31,5 @@ def open_endpoint(
         environment.serve_by(opener(environment.agents, tokenizer, sampling, limits))
         told.note(f"Environment: {environment.described}, plays at {environment.open()}/v1")
         return
-    environment.serve_by(opener(environment, tokenizer, sampling, Limits()))
+    environment.serve_by(opener(environment, tokenizer, sampling))
     told.note(f"Endpoint:   {environment.open()}/v1 waits for an agent program (docs/how-to/train-agents.md)")
