@@ -19,12 +19,13 @@ from ratchet.board.board import Board
 from ratchet.board.server import make_app
 
 ASKING = """
-import sys
+import signal
 from pathlib import Path
 from diagnoses import by_name
 from ratchet.board.apart import Apart, Lost
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let what they start with & ignore it
     apart = Apart(by_name)
     try:
         apart.look(Path("hangs"))
