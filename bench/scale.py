@@ -29,6 +29,7 @@ from buffer import template
 
 from ratchet.buffer.buffer import Buffer
 from ratchet.buffer.groups import GroupTable
+from ratchet.cluster.cluster import Cluster
 from ratchet.cluster.crew import Crew, Member
 from ratchet.config.schema import BufferSection
 from ratchet.core.rollout import Group
@@ -143,7 +144,8 @@ async def publication() -> dict[str, float]:
 
 async def on_ray(groups: int, repeats: int) -> dict[str, list[float]]:
     """Return seconds per call of a real actor, one after another and many at once, and of sharing weights."""
-    crew, weights = Crew(Ready), {"w": torch.randn(PARAMETERS)}
+    cluster = Cluster()
+    crew, weights = Crew(Ready, cluster), {"w": torch.randn(PARAMETERS)}
     member, times = crew.hire("one"), dict[str, list[float]]()
     await crew.call(member, "play")  # it starts
 
@@ -169,6 +171,7 @@ async def on_ray(groups: int, repeats: int) -> dict[str, list[float]]:
             await timed("share", 1, share)
     finally:
         crew.close()
+        cluster.close()
     return times
 
 

@@ -133,8 +133,8 @@ class Run:
         """Begin; `script` is a Python program that does what the command line does, and something else."""
         return self._start("train", self._file, script=script)
 
-    def resume(self) -> Run:
-        return self._start("resume", self.folder)
+    def resume(self, *words: str) -> Run:
+        return self._start("resume", self.folder, *words)
 
     def kill(self) -> None:
         assert self._process is not None

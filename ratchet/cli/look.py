@@ -29,7 +29,8 @@ def status_text(store: RunStore) -> str:
             lines.append(f"Its process is gone. Go on with: ratchet resume {store.folder}")
         for owner, wait in status["waiting"].items() if alive else ():
             lines.append(f"{owner} waits for {wait['for']} since {duration(time.time() - wait['since'])}")
-        lines += [actor_text(actor) for actor in status.get("actors", ()) if alive]
+        trainer = status["waiting"].get("trainer")
+        lines += [actor_text(actor, trainer) for actor in status.get("actors", ()) if alive]
         if alive and not status["waiting"]:
             lines.append(f"busy; last word {duration(since)} ago")
     if "error" in status:
@@ -43,8 +44,8 @@ def status_text(store: RunStore) -> str:
     return "\n".join(lines)
 
 
-def actor_text(actor: Mapping[str, Any]) -> str:
-    """Return who an actor is, where it lives, what it does, and since when."""
+def actor_text(actor: Mapping[str, Any], trainer: Mapping[str, Any] | None = None) -> str:
+    """Return who an actor is, where it lives, what it does, and since when; `trainer` is what rank 0 waits for."""
     if "pid" not in actor:
         since = "" if actor.get("since") is None else f" since {duration(time.time() - actor['since'])}"
         if actor.get("lacks"):
@@ -52,6 +53,9 @@ def actor_text(actor: Mapping[str, Any]) -> str:
         return f"{actor['name']} is starting{since}"
     node = f", Ray's node {actor['ray_node'][:8]}" if "ray_node" in actor else ""
     where = f" (pid {actor['pid']} on {actor['node']}{node})"
+    if "plays" not in actor:  # a rank: it does what rank 0 does
+        does = f"waits for rank 0, which waits for {trainer['for']}" if trainer else "trains"
+        return f"{actor['name']}{where} {does}"
     if not actor["plays"]:
         return f"{actor['name']}{where} waits for a group to play"
     groups = ", ".join(map(str, actor["plays"]))

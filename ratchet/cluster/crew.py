@@ -8,21 +8,17 @@ caller's business.
 from __future__ import annotations
 
 import asyncio
-import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ratchet.core.errors import ConfigError, RatchetError, RunError
-from ratchet.core.load import require_library
+from ratchet.cluster.cluster import Cluster, line, whereabouts
+from ratchet.core.errors import RatchetError, RunError
 
 CALLS_AT_ONCE = 1 << 16
 """Coroutines that one member may run: all groups of a step are in flight at once."""
 SIGNS = "signs"
 """Ray's name of the thread that answers `sign`: the object's own may be busy for long."""
-ANSWERS_S = 5.0
-"""How long a machine at `cluster.address` may take to answer."""
 
 
 class LostError(RatchetError):
@@ -39,39 +35,16 @@ class Member:
 
 
 class Crew:
-    """Starts members and talks to them. Starts Ray where none is joined, and ends what it started."""
+    """Starts members and talks to them."""
 
-    def __init__(self, make: Callable[[], Any], *, address: str = "", gpus: int = 0, room: int = 1) -> None:
-        """`make` makes a member's object, in its own process. `address` is that of a running Ray, empty starts one
-        with room for so many members; each of them takes one core and `gpus` GPUs.
+    def __init__(self, make: Callable[[], Any], cluster: Cluster, *, gpus: int = 0) -> None:
+        """`make` makes a member's object, in its own process, which takes one core and `gpus` GPUs.
 
-        **Raises**: `ConfigError` if ray is missing, or there is no Ray at the address.
+        **Raises**: `ConfigError` or `RunError` as `Cluster.ray`.
         """
-        require_library("ray", extra="ray", purpose='cluster.name = "ray"')
-        import ray
-        import ray.util
-        from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
-
-        self._ray: Any = ray
-        self._make, self._in = make, PlacementGroupSchedulingStrategy
+        self._ray, self._cluster, self._make = cluster.ray, cluster, make
         self._bundle = {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}
-        quiet: dict[str, Any] = {"logging_level": "error", "log_to_driver": False}
-        try:
-            if address:
-                ray.init(address=address, **quiet)
-            else:
-                # One of its own, whatever Ray runs beside: without "local" that would be joined. Its workers yield to
-                # everything else on their machine unless told otherwise.
-                own: dict[str, Any] = {"num_cpus": room + 1, "_system_config": {"worker_niceness": 0}}
-                ray.init(address="local", include_dashboard=False, **own, **quiet)
-        except (ConnectionError, RuntimeError, ray.exceptions.RayError) as error:
-            if not address:
-                raise RunError(f"Ray does not start on this machine: {_line(error)}") from error
-            raise ConfigError(
-                f'cluster.address = "{address}": there is no Ray that lets this run in ({_line(error)}). If it runs, '
-                "its nodes must have the same versions of Ray and Python, and if it asks for a token (ray start says "
-                "so), set RAY_AUTH_MODE=token here. Else start one with ray start --head, or leave cluster.address out."
-            ) from None
+        self._members: list[Member] = []
 
     def hire(self, name: str) -> Member:
         """Start a member; calls to it wait until it is there."""
@@ -82,18 +55,20 @@ class Crew:
             num_gpus=self._bundle.get("GPU", 0),
             max_concurrency=CALLS_AT_ONCE,
             enable_task_events=False,  # Ray's head keeps some for each call
-            scheduling_strategy=self._in(place),
+            scheduling_strategy=self._cluster.inside(place),
         )
-        return Member(name, placed.remote(self._make), place)
+        self._members.append(Member(name, placed.remote(self._make), place))
+        return self._members[-1]
 
     def dismiss(self, member: Member) -> None:
         """End a member and give its place back, whether or not it still answers."""
+        self._members.remove(member)
         self._ray.kill(member.actor)
         self._ray.util.remove_placement_group(member.place)
 
     async def lacks(self, member: Member) -> str:
         """Return what a member that has no place yet waits for, and how much of it is free; "" once it has one."""
-        return await asyncio.to_thread(self._lacks, member)
+        return await asyncio.to_thread(self._cluster.lacks, member.place, self._bundle)
 
     def share(self, value: Any) -> Any:
         """Put a value where every member finds it, once; give what is returned as an argument of `call`."""
@@ -112,8 +87,9 @@ class Crew:
         return facts
 
     def close(self) -> None:
-        """End all members, and Ray itself if it was started here."""
-        self._ray.shutdown()
+        """End all members and give their places back."""
+        for member in list(self._members):
+            self.dismiss(member)
 
     async def _answer(self, member: Member, reference: Any) -> Any:
         errors = self._ray.exceptions
@@ -123,22 +99,13 @@ class Crew:
             self._ray.cancel(reference)
             raise
         except errors.RayActorError as error:
-            raise LostError(f"{member.name} is gone: {' '.join(str(error).split())[:300]}") from None
+            raise LostError(f"{member.name} is gone: {line(error)}") from None
         except errors.RayTaskError as error:
             if isinstance(error.cause, RatchetError):
                 raise error.cause from None
             raise RunError(f"{member.name} failed: {str(error).strip().splitlines()[-1]}") from error
         except errors.RayError as error:
-            raise RunError(f"Ray lost what was asked of {member.name}: {_line(error)}") from error
-
-    def _lacks(self, member: Member) -> str:
-        table: dict[str, Any] = self._ray.util.placement_group_table(member.place)
-        if table["state"] == "CREATED":
-            return ""
-        here, free = self._ray.cluster_resources(), self._ray.available_resources()
-        counts = (f"{free.get(kind, 0):g} of {here.get(kind, 0):g} {kind}s are free" for kind in self._bundle)
-        wanted = " and ".join(f"{number} {kind}" for kind, number in self._bundle.items())
-        return f"a node with {wanted} free; on all nodes together {', '.join(counts)}"
+            raise RunError(f"Ray lost what was asked of {member.name}: {line(error)}") from error
 
 
 class _Host:
@@ -151,27 +118,4 @@ class _Host:
         return await getattr(self._object, method)(*arguments)
 
     async def sign(self) -> dict[str, Any]:
-        import ray
-
-        node = ray.get_runtime_context().get_node_id()
-        return {"pid": os.getpid(), "node": socket.gethostname(), "ray_node": node}
-
-
-def check_address(address: str) -> None:
-    """Raise `ConfigError` unless something answers at a Ray's address; "auto" is looked for by Ray itself, later."""
-    host, _, port = address.rpartition(":")
-    if address in ("", "auto"):
-        return
-    if not host or not port.isdecimal():
-        raise ConfigError(f'cluster.address = "{address}" is none: write host:port, 10.0.0.1:6379 say, or auto.')
-    try:
-        socket.create_connection((host, int(port)), ANSWERS_S).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(
-            f'cluster.address = "{address}": nothing answers there ({error}). Start Ray with ray start --head, or '
-            "leave cluster.address out."
-        ) from None
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+        return whereabouts()

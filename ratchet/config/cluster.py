@@ -19,8 +19,8 @@ class ClusterSection(Section):
     ranks: int = Field(
         1,
         ge=1,
-        description="Processes that train, each on its share of every batch; ratchet train starts them on this "
-        "machine, one per GPU. Under torchrun leave it out.",
+        description="Processes that train, each on its share of every batch, one per GPU; ratchet train starts them on "
+        "this machine, or all but the first on Ray. Under torchrun leave it out.",
     )
     shard: Literal["none", "full"] = Field(
         "none",

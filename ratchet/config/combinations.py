@@ -198,11 +198,6 @@ def _cluster(config: RunConfig) -> Iterator[str]:
                 'cluster.name = "ray" plays rollouts in processes of their own, and environment.name = '
                 f'"{config.environment.name}" hands them out at one address: set cluster.name = "local"'
             )
-        if cluster.ranks > 1:
-            yield (
-                f"cluster.ranks = {cluster.ranks} trains on several ranks of one machine, which is not built together "
-                'with cluster.name = "ray" yet: leave one of them out'
-            )
     if cluster.name == "local":
         for name in ("explorers", "address", "silence_s"):
             if getattr(cluster, name) != type(cluster).model_fields[name].default:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ratchet.cluster.cluster import Cluster
 from ratchet.cluster.crew import Crew
 from ratchet.config.plan import Plan
 from ratchet.config.schema import RunConfig
@@ -83,6 +84,7 @@ class FarExplorer:
 
 def far_groups(
     config: RunConfig,
+    cluster: Cluster,
     store: RunStore,
     plan: Plan,
     curriculum: Curriculum,
@@ -90,21 +92,19 @@ def far_groups(
     step: Callable[[], int],
     tell: Callable[[], None],
 ) -> FarGroups:
-    """Return the explorers on Ray as a source. Ray is started when the first group is asked for."""
-    cluster, start = config.cluster, checkpoint_path(store.folder.resolve() / "checkpoints", 0)
+    """Return the explorers on Ray as a source. Ray is started when the first group is asked for, if not before."""
+    start = checkpoint_path(store.folder.resolve() / "checkpoints", 0)
     gpus = 1 if choose_device(config).type == "cuda" else 0
 
     def lost(name: str, indexes: list[int], why: str) -> None:
         store.append_event("explorer_lost", step(), explorer=name, groups=indexes, what=why)
 
     return FarGroups(
-        lambda: Crew(
-            partial(FarExplorer, config, plan, start), address=cluster.address, gpus=gpus, room=cluster.explorers
-        ),
-        cluster.explorers,
+        lambda: Crew(partial(FarExplorer, config, plan, start), cluster, gpus=gpus),
+        config.cluster.explorers,
         held=lambda: sync.held,
         task_at=curriculum.task_at,
         lost=lost,
         tell=tell,
-        silence_s=cluster.silence_s,
+        silence_s=config.cluster.silence_s,
     )

@@ -30,7 +30,7 @@ def follow(ranks: Ranks) -> None:
 
 def _begun(order: Begin, ranks: Ranks) -> Trainer:
     config = order.config
-    set_threads(config)
+    set_threads(config, ranks.beside)
     policy: Policy = saved_policy(config, order.checkpoint)
     algorithm = make_algorithm(config)
     first = starting_policy(config, policy, order.checkpoint.parent)

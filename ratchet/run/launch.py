@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.algorithms.algorithm import Algorithm
-from ratchet.cluster.crew import check_address
 from ratchet.config.plan import Plan
 from ratchet.config.read import config_from_tree, merge, parse_override
 from ratchet.config.schema import RunConfig
@@ -35,6 +34,7 @@ from ratchet.run.finish import finish
 from ratchet.run.folder import check_writable, choose_folder
 from ratchet.run.follow import follow
 from ratchet.run.guard import Decision, Diagnose, Halt, TurnBack
+from ratchet.run.hosts import Hosts, hosted
 from ratchet.run.lock import alone
 from ratchet.run.loops import checkpoint, remove_old_checkpoints, run_loops, tell_loggers
 from ratchet.run.machine import describe_environment
@@ -60,7 +60,7 @@ from ratchet.run.policies import (
     starting_policy,
     teacher_of,
 )
-from ratchet.run.ranks import Begin, Ranks, check_number, connected
+from ratchet.run.ranks import Begin
 from ratchet.run.source import recorded_groups, sampling_of
 from ratchet.run.sync import Weights, frozen
 from ratchet.run.turning import clear_away, declare, pending
@@ -87,22 +87,22 @@ def train(config: RunConfig, observer: Observer | None = None, *, diagnose: Diag
     `diagnose` is what the guard goes by, if the config enables it: the doctor's online rules, or others. A process that
     torchrun started as rank 1 or later trains along with rank 0, and returns when the run ends.
     """
-    with connected() as ranks:
-        check_number(config, ranks.size)
-        if ranks.rank:
-            follow(ranks)
+    observer = observer or Silent()
+    with hosted(config, observer) as hosts:
+        if hosts.ranks.rank:
+            follow(hosts.ranks)
             return RunResult(Path(config.run.folder), finished=True)
-        return _begun(config, observer or Silent(), diagnose, ranks)
+        return _begun(config, observer, diagnose, hosts)
 
 
-def _begun(config: RunConfig, observer: Observer, diagnose: Diagnose, ranks: Ranks) -> RunResult:
+def _begun(config: RunConfig, observer: Observer, diagnose: Diagnose, hosts: Hosts) -> RunResult:
     """Run a config from its beginning, as rank 0."""
-    set_threads(config)
+    ranks = hosts.ranks
+    set_threads(config, ranks.beside)
     algorithm = make_algorithm(config)
     check_buffer(config)
-    check_address(config.cluster.address)
     check_engine(config.engine, sampling_of(config))
-    watching = Watching(observer, diagnose, make_loggers(config.log), ranks)
+    watching = Watching(observer, diagnose, make_loggers(config.log), *hosts)
     environment = make_environment(config)
     try:
         policy = fresh_policy(config, environment)
@@ -123,7 +123,7 @@ def _begun(config: RunConfig, observer: Observer, diagnose: Diagnose, ranks: Ran
             parts.store.append_event("reward_probe", 0, rows=probed)
             if isinstance(environment, UsesSandbox):
                 parts.store.append_event("sandbox", 0, **config.sandbox.model_dump(mode="json"))
-            ranks.tell(Begin(config, checkpoint(parts)))
+            ranks.tell(Begin(config, checkpoint(parts).resolve()))
             tell_model(parts)
             rehearse(parts)
             return _drive(parts, watching)
@@ -145,12 +145,20 @@ def resume(
     so far is refused unless `accept_changes`; the changes are then an event of the run.
     """
     store = RunStore.open(folder)
-    with connected() as ranks:
-        if ranks.rank:
-            follow(ranks)
+    observer = observer or Silent()
+    with hosted(_changed(store.config_tree(), words), observer) as hosts:
+        if hosts.ranks.rank:
+            follow(hosts.ranks)
             return RunResult(folder, finished=True)
         with alone(folder):
-            return _resumed(store, Watching(observer or Silent(), diagnose, (), ranks), words, accept_changes)
+            return _resumed(store, Watching(observer, diagnose, (), *hosts), words, accept_changes)
+
+
+def _changed(tree: Mapping[str, Any], words: Sequence[str]) -> RunConfig:
+    """Return a run's config with ``key=value`` settings laid over it."""
+    for word in words:
+        tree = merge(tree, parse_override(word))
+    return config_from_tree(tree)
 
 
 def _assembled(
@@ -180,13 +188,8 @@ def _resumed(store: RunStore, watching: Watching, words: Sequence[str], accept_c
     """Go on with a run that nobody else works on."""
     folder, observer = store.folder, watching.observer
     turn = _pending_turn(store)
-    tree = store.config_tree() if turn is None else clear_away(store, turn)
-    for word in words:
-        tree = merge(tree, parse_override(word))
-    config = config_from_tree(tree)
-    check_number(config, watching.ranks.size)
-    check_address(config.cluster.address)
-    set_threads(config)
+    config = _changed(store.config_tree() if turn is None else clear_away(store, turn), words)
+    set_threads(config, watching.ranks.beside)
     path, complaints = newest_sound(folder / "checkpoints")
     saved = read_checkpoint(path)
     found = changes(saved.state.asked, config.model_dump(mode="json"))
@@ -270,7 +273,7 @@ def _reassembled(
     parts = assemble(config, algorithm, store, models, plan, environment, state, table, recorded, watching)
     moments = turn is None or not turn.get("fresh_optimiser")
     parts.trainer.restore(saved.optimiser, moments=moments)
-    parts.ranks.tell(Begin(config, saved.folder, moments))
+    parts.ranks.tell(Begin(config, saved.folder.resolve(), moments))
     parts.fingerprints |= known
     parts.sync.offer(frozen(policy.weights(), state.version, state.fingerprint))
     for version, tensors in saved.samplers.items():

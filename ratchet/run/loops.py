@@ -259,7 +259,12 @@ def checkpoint(p: Parts) -> Path:
     p.buffer.flush()
     samplers = {w.version: w.tensors for w in older}
     path = write_checkpoint(
-        folder, p.policy, p.state, p.trainer.state(), samplers, others=lambda at: p.ranks.save(at, p.state.fingerprint)
+        folder,
+        p.policy,
+        p.state,
+        p.trainer.state(),
+        samplers,
+        others=lambda at: p.ranks.save(at.resolve(), p.state.fingerprint),
     )
     p.store.append_event("checkpoint", p.state.step, path=str(path.relative_to(p.store.folder)))
     remove_old_checkpoints(p)
@@ -310,7 +315,7 @@ async def run_loops(p: Parts, stop: asyncio.Event) -> Decision | bool:
     exploring, training = asyncio.create_task(explore_loop(p)), asyncio.create_task(train_loop(p))
     stopping = asyncio.create_task(stop.wait())
     watching = asyncio.create_task(p.control.watch(stop, lambda: p.state.step))
-    tasks = (exploring, training, stopping, watching)
+    tasks = (exploring, training, stopping, watching, asyncio.create_task(p.ranks.ended()))
     decision: Decision | None = None
     try:
         while not (training.done() and exploring.done()):

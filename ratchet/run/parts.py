@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 
@@ -18,6 +17,7 @@ from ratchet.buffer.buffer import Buffer
 from ratchet.buffer.database import Database
 from ratchet.buffer.groups import GroupTable
 from ratchet.buffer.priority import priority_from
+from ratchet.cluster.cluster import Cluster
 from ratchet.config.plan import Plan, make_plan
 from ratchet.config.schedule import Schedule
 from ratchet.config.schema import RunConfig
@@ -88,9 +88,8 @@ class Parts:
     """Version -> fingerprint of the weights the trainer produced."""
 
 
-def set_threads(config: RunConfig) -> None:
-    """Give torch the threads the config asks for; the ranks on one machine share its cores."""
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+def set_threads(config: RunConfig, beside: int = 1) -> None:
+    """Give torch the threads the config asks for; the ranks on one machine, `beside` of them, share its cores."""
     torch.set_num_threads(config.run.threads or max(1, (os.cpu_count() or 1) // beside))
 
 
@@ -147,7 +146,7 @@ def assemble(
     frozen = Frozen(config, checkpoint_path(store.folder / "checkpoints", 0), policy.device)
     mine = explorer_of(config, environment, engine, policy, plan, frozen, task_at=curriculum.task_at)
     sync = MemorySync(engine, wanted, at_once=config.sync.partial_rollouts)
-    far = _far_groups(config, store, plan, curriculum, sync, lambda: parts.state.step, lambda: _tell(parts))
+    far = _far_groups(watching.cluster, store, plan, curriculum, sync, lambda: parts, config)
     parts: Parts = Parts(
         config=config,
         plan=plan,
@@ -197,12 +196,21 @@ def _engine(config: RunConfig, policy: Policy, plan: Plan, store: RunStore, obse
     return engine_for(config.engine, policy, context=plan.context_tokens, sampling=sampling, note=note)
 
 
-def _far_groups(config: RunConfig, *wiring: Any) -> FarGroups | None:
+def _far_groups(
+    cluster: Cluster,
+    store: RunStore,
+    plan: Plan,
+    curriculum: Curriculum,
+    sync: MemorySync,
+    parts: Callable[[], Parts],
+    config: RunConfig,
+) -> FarGroups | None:
     if config.cluster.name != "ray":
         return None
     from ratchet.run.far_explorer import far_groups  # what it starts is made of these parts, in other processes
 
-    return far_groups(config, *wiring)
+    step, tell = (lambda: parts().state.step), (lambda: _tell(parts()))
+    return far_groups(config, cluster, store, plan, curriculum, sync, step, tell)
 
 
 def _loggers(config: RunConfig, store: RunStore, made: Sequence[Named]) -> Loggers:
@@ -289,7 +297,7 @@ def _tell(parts: Parts) -> None:
             "step": parts.state.step,
             "steps": parts.config.train.steps,
             "waiting": now,
-            "actors": [] if parts.far is None else parts.far.doing(),
+            "actors": [*parts.ranks.doing(), *([] if parts.far is None else parts.far.doing())],
             "pid": os.getpid(),
             "time": time.time(),
         }

@@ -6,17 +6,19 @@
     Begin, Rehearse, Step, Save, End  -->    each order is carried out by all ranks at once
 
 Who is alone tells nobody, so the loops need not know. If a rank dies, the others' connections to it break, and they
-stop; whoever started them (torchrun, or `run/launcher.py`) knows which it was.
+stop; whoever started them (torchrun, `run/launcher.py`, or `run/hosts.py` on Ray) knows which it was.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -28,6 +30,10 @@ from ratchet.train.team import Team
 
 LONGEST_SILENCE = timedelta(days=7)
 """How long the others wait for rank 0's next order: a step's groups may take hours. A dead rank is noticed at once."""
+
+
+KNOWN_WITHIN_S = 15.0
+"""How long Ray may take to say which of its actors died, once connections to it are broken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,12 +78,31 @@ class End:
 Order = Begin | Rehearse | Step | Save | End
 
 
+class Others(Protocol):
+    """The other ranks as their starter sees them: `cluster.seats.Seats`."""
+
+    def doing(self) -> list[dict[str, Any]]: ...
+
+    async def ended(self) -> None: ...
+
+    def why(self, wait_s: float) -> str: ...
+
+
 class Ranks:
     """This process's place among the ranks of its run."""
 
-    def __init__(self, rank: int = 0, size: int = 1, control: dist.ProcessGroup | None = None) -> None:
-        self.rank, self.size = rank, size
-        self._control = control
+    def __init__(
+        self,
+        rank: int = 0,
+        size: int = 1,
+        control: dist.ProcessGroup | None = None,
+        *,
+        beside: int = 1,
+        others: Others | None = None,
+    ) -> None:
+        """`beside` counts the ranks on this machine; `others` is there where this process has started the others."""
+        self.rank, self.size, self.beside = rank, size, beside
+        self._control, self._others = control, others
         self._begun = self._broken = False
 
     @property
@@ -135,15 +160,33 @@ class Ranks:
             self._broken = True
             if self.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
                 raise
-            raise RunError(
-                f"Rank {self.rank} of {self.size} lost another rank of this run ({str(error).splitlines()[0][:160]}). "
-                "Whoever started the ranks says which one ended and how. Go on with: ratchet resume"
-            ) from error
+            raise self._lost(f" ({str(error).splitlines()[0][:160]})") from error
 
     def end(self) -> None:
         """Let the others end, if they still listen."""
         if self.rank == 0 and self.size > 1 and not self._broken:
             self.tell(End())
+
+    async def ended(self) -> None:
+        """Return never, or raise `RunError` where one of the others ends while the run goes on, also between steps."""
+        if self._others is None:
+            await asyncio.Event().wait()
+        else:
+            await self._others.ended()
+            self._broken = True
+            raise self._lost("")
+
+    def doing(self) -> list[dict[str, Any]]:
+        """Return of each of the others its name and where it lives, where this process has started them."""
+        return [] if self._others is None else self._others.doing()
+
+    def _lost(self, what: str) -> RunError:
+        why = "Whoever started the ranks says which one ended and how"
+        if self._others is not None:
+            why = self._others.why(KNOWN_WITHIN_S) or "Ray does not say which"
+        return RunError(
+            f"Rank {self.rank} of {self.size} lost another rank of this run{what}. {why}. Go on with: ratchet resume"
+        )
 
     def _plain(self) -> Team:
         return Team(self.rank, self.size, "none", self._control)
@@ -161,7 +204,7 @@ def is_follower() -> bool:
 
 @contextmanager
 def connected() -> Iterator[Ranks]:
-    """Give this process's place among the ranks of its run, once all are there; at the end let the others end."""
+    """Give this process's place among the ranks that torchrun started, once all are there; alone, the only one."""
     if not started_as_rank():
         yield Ranks()
         return
@@ -174,16 +217,28 @@ def connected() -> Iterator[Ranks]:
                 "ranks per machine as it has GPUs."
             )
         torch.cuda.set_device(local)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
+    dist.init_process_group(backend(gpu))
+    with grouped(beside=int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) as ranks:
+        yield ranks
+
+
+@contextmanager
+def grouped(*, beside: int, others: Others | None = None) -> Iterator[Ranks]:
+    """Give this process's place in torch's group of processes; at the end let the others end, and leave the group."""
     try:
         control = dist.new_group(backend="gloo", timeout=LONGEST_SILENCE)
-        ranks = Ranks(dist.get_rank(), dist.get_world_size(), control)
+        ranks = Ranks(dist.get_rank(), dist.get_world_size(), control, beside=beside, others=others)
         try:
             yield ranks
         finally:
             ranks.end()
     finally:
         dist.destroy_process_group()
+
+
+def backend(gpu: bool) -> str:
+    """Return torch's name of how ranks exchange tensors."""
+    return "cpu:gloo,cuda:nccl" if gpu else "gloo"
 
 
 def check_number(config: RunConfig, size: int) -> None:

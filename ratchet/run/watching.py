@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ratchet.cluster.cluster import Cluster
 from ratchet.loggers.table import Loggers, Named
 from ratchet.run.guard import Diagnose
 from ratchet.run.observer import Observer
@@ -21,5 +22,7 @@ class Watching:
     loggers: Sequence[Named]
     ranks: Ranks
     """Who trains along."""
+    cluster: Cluster
+    """Where explorers live that have processes of their own."""
     running: Loggers | None = None
     """The loggers at work, where the run was under way already and turns back."""

@@ -204,6 +204,12 @@ def test_the_status_tells_what_an_explorer_does() -> None:
     assert actor_text({**there, "plays": [3, 5], "since": 0.0}).startswith("explorer-1 (pid 7 on n1) plays 3, 5 since")
 
 
+def test_the_status_tells_what_a_rank_does_with_rank_0() -> None:
+    rank = {"name": "rank-1", "pid": 7, "node": "n1", "ray_node": "5d0c1f2a99"}
+    assert actor_text(rank) == "rank-1 (pid 7 on n1, Ray's node 5d0c1f2a) trains"
+    assert actor_text(rank, {"for": "groups", "since": 0.0}).endswith("waits for rank 0, which waits for groups")
+
+
 @pytest.mark.slow  # a real Ray
 def test_explorers_killed_in_the_middle_of_rollouts_cost_no_group(config: Config, tmp_path: Path) -> None:
     pytest.importorskip("ray")

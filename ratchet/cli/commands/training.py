@@ -22,7 +22,7 @@ def train(config: tuple[str, ...], plain: bool) -> None:
     from ratchet.config.read import read_config
 
     chosen = read_config(config)
-    if chosen.cluster.ranks > 1:
+    if chosen.cluster.ranks > 1 and chosen.cluster.name == "local":
         from ratchet.cli.ranks import ran_on_ranks
 
         if ran_on_ranks(chosen.cluster.ranks, ["train", *config], {"--plain": plain}):
@@ -50,11 +50,12 @@ def resume(run: Path, settings: tuple[str, ...], plain: bool, accept_changes: bo
     tree = RunStore.open(run).config_tree()
     for word in settings:
         tree = merge(tree, parse_override(word))
-    if (number := config_from_tree(tree).cluster.ranks) > 1:
+    cluster = config_from_tree(tree).cluster
+    if cluster.ranks > 1 and cluster.name == "local":
         from ratchet.cli.ranks import ran_on_ranks
 
         options = {"--plain": plain, "--accept-changes": accept_changes}
-        if ran_on_ranks(number, ["resume", str(run), *settings], options):
+        if ran_on_ranks(cluster.ranks, ["resume", str(run), *settings], options):
             return
     from ratchet.run.launch import resume as go_on
 
