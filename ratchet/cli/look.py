@@ -52,10 +52,13 @@ def actor_text(actor: Mapping[str, Any]) -> str:
         return f"{actor['name']} is starting{since}"
     node = f", Ray's node {actor['ray_node'][:8]}" if "ray_node" in actor else ""
     where = f" (pid {actor['pid']} on {actor['node']}{node})"
+    silent = ""
+    if "silent" in actor:
+        silent = f"; its last sign of life came {duration(time.time() - actor['silent'])} ago"
     if not actor["plays"]:
-        return f"{actor['name']}{where} waits for a group to play"
+        return f"{actor['name']}{where} waits for a group to play{silent}"
     groups = ", ".join(map(str, actor["plays"]))
-    return f"{actor['name']}{where} plays {groups} since {duration(time.time() - actor['since'])}"
+    return f"{actor['name']}{where} plays {groups} since {duration(time.time() - actor['since'])}{silent}"
 
 
 def rollouts_text(store: RunStore, step: int | None, count: int, tokens: bool) -> str:

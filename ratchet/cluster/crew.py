@@ -26,7 +26,7 @@ ANSWERS_S = 5.0
 
 
 class LostError(RatchetError):
-    """A member of a crew died, or its node did."""
+    """A member of a crew died, or its node did, or the connection to it is broken."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,6 +122,8 @@ class Crew:
         except asyncio.CancelledError:
             self._ray.cancel(reference)
             raise
+        except errors.ActorUnavailableError as error:  # what it was to do may go on there, but nobody will hear of it
+            raise LostError(f"{member.name} cannot be reached any more: {_line(error)}") from None
         except errors.RayActorError as error:
             raise LostError(f"{member.name} is gone: {' '.join(str(error).split())[:300]}") from None
         except errors.RayTaskError as error:

@@ -7,6 +7,8 @@ is finished. Whatever becomes of explorers, a finished group is never lost and n
 - Where a group takes far longer than groups do and an explorer has nothing to play, it plays that group too. The first
   to finish counts, the other is told to stop.
 - An explorer that has no place on the cluster yet is given nothing. When it has one, groups that begin go to it.
+- One whose sign of life is overdue (the network is cut, say) keeps what it plays until it is given up or heard again.
+  Groups that begin go to the others meanwhile.
 
 Since every draw derives from names, groups come out as they would have.
 """
@@ -39,6 +41,8 @@ SIGNS_PER_SILENCE = 4
 """Signs of life asked for within the time after which silence counts as death."""
 TICKS = 20
 """Pieces in which that time is counted."""
+OVERDUE_TICKS = 2
+"""Of them, without the sign that was asked for, until the status says so: after one it may be there, not yet read."""
 
 
 class Hands(Protocol):
@@ -68,6 +72,10 @@ class _Worker:
     """What it waits for before it can start; empty once it has a place, or where nobody has asked yet."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Where it lives, once it is there."""
+    heard: float = 0.0
+    """When it gave its last sign of life (Unix time)."""
+    overdue: bool = False
+    """Whether the next one should be there by now."""
     plays: dict[int, float] = field(default_factory=dict)
     """Index of each group under way, and since when (Unix time)."""
     watch: asyncio.Task[None] | None = None
@@ -146,12 +154,13 @@ class FarGroups:
 
     def doing(self) -> list[dict[str, Any]]:
         """Return of each explorer its name, where it lives, the groups it plays, and since when; of one that is not
-        there yet what it waits for, and since when."""
+        there yet what it waits for, and since when; of one that is overdue when it was heard last."""
         return [
             {
                 "name": w.member.name,
                 **w.facts,
                 **({"lacks": w.lacks} if w.lacks else {}),
+                **({"silent": w.heard} if w.overdue else {}),
                 "plays": sorted(w.plays),
                 "since": min(w.plays.values(), default=None) if w.facts else w.hired,
             }
@@ -184,7 +193,7 @@ class FarGroups:
             return
         for asked in sorted(among, key=lambda a: a.game.index):
             if not asked.players and not asked.answer.done():
-                self._deal(asked, min(there, key=lambda w: len(w.plays)))
+                self._deal(asked, min(there, key=lambda w: (w.overdue, len(w.plays))))
 
     def _deal(self, asked: _Asked, worker: _Worker) -> None:
         worker.plays[asked.game.index] = time.time()
@@ -217,7 +226,7 @@ class FarGroups:
             await asyncio.sleep(LOOK_EVERY_S)
             if time.monotonic() - looked > 2 * LOOK_EVERY_S:
                 continue  # this process was busy: what was finished meanwhile has yet to be heard of
-            now, free = time.time(), [w for w in self._workers if w.facts and not w.plays]
+            now, free = time.time(), [w for w in self._workers if w.facts and not w.overdue and not w.plays]
             for asked in sorted(self._asked, key=lambda a: a.game.index) if free else ():
                 since = [w.plays[asked.game.index] for w in asked.players if asked.game.index in w.plays]
                 if len(since) == 1 and self._late.is_late(now - since[0]):
@@ -242,7 +251,7 @@ class FarGroups:
                 await asyncio.sleep(LOOK_EVERY_S)
             worker.lacks = ""
             self._tell_soon()
-            worker.facts = await self._hands.sign(worker.member)
+            worker.facts, worker.heard = await self._hands.sign(worker.member), time.time()
             self._welcome()
             while True:
                 await asyncio.sleep(self._silence / SIGNS_PER_SILENCE)
@@ -262,14 +271,23 @@ class FarGroups:
         assert self._hands is not None
         sign = asyncio.ensure_future(self._hands.sign(worker.member))
         try:
-            for _ in range(TICKS):
+            for tick in range(1, TICKS + 1):
                 await asyncio.wait({sign}, timeout=self._silence / TICKS)
                 if sign.done():
                     sign.result()  # raises what it raised
+                    worker.heard = time.time()
+                    self._mark(worker, overdue=False)
                     return
+                if tick == OVERDUE_TICKS:
+                    self._mark(worker, overdue=True)
             raise TimeoutError
         finally:
             sign.cancel()
+
+    def _mark(self, worker: _Worker, *, overdue: bool) -> None:
+        if worker.overdue != overdue:
+            worker.overdue = overdue
+            self._tell_soon()
 
     def _welcome(self) -> None:
         """Deal what waits for an explorer, now that there is one more."""

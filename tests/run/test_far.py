@@ -37,8 +37,8 @@ HELD = Weights({"w": torch.zeros(1)}, 3, "f3")
 class FakeHands:
     """Members that play at once; those named in `dying` die with the groups of their index under way.
 
-    Those in `stuck` never finish a group, those in `mute` give no sign of life after the first, and those in `homeless`
-    have no place until they are taken out of it.
+    Those in `stuck` never finish a group, those in `mute` give no sign of life after the first until `unmute`, and
+    those in `homeless` have no place until they are taken out of it.
     """
 
     def __init__(
@@ -50,7 +50,8 @@ class FakeHands:
         homeless: set[str] | None = None,
     ) -> None:
         self.dying, self.hired, self.played, self.closed = dying, list[str](), list[tuple[str, int]](), False
-        self.stuck, self.mute, self.homeless = stuck, mute, homeless or set()
+        self.stuck, self.homeless = stuck, homeless or set()
+        self.mute = {name: asyncio.Event() for name in mute}
         self.dismissed, self.told_to_stop, self.signs = list[str](), list[tuple[str, int]](), Counter[str]()
 
     def hire(self, name: str) -> Member:
@@ -66,8 +67,11 @@ class FakeHands:
     async def sign(self, member: Member) -> dict[str, Any]:
         self.signs[member.name] += 1
         if member.name in self.mute and self.signs[member.name] > 1:
-            await asyncio.Event().wait()
+            await self.mute[member.name].wait()
         return {"pid": 1, "node": "here"}
+
+    def unmute(self, name: str) -> None:
+        self.mute[name].set()
 
     def share(self, value: Any) -> Any:
         return value
@@ -91,14 +95,20 @@ class FakeHands:
         self.closed = True
 
 
-def far(hands: FakeHands, number: int, lost: list[tuple[str, list[int]]], **seconds: float) -> FarGroups:
+def far(
+    hands: FakeHands,
+    number: int,
+    lost: list[tuple[str, list[int]]],
+    tell: Callable[[], None] = lambda: None,
+    **seconds: float,
+) -> FarGroups:
     return FarGroups(
         lambda: hands,
         number,
         held=lambda: HELD,
         task_at=lambda index: index + 100,
         lost=lambda name, indexes, why: lost.append((name, indexes)),
-        tell=lambda: None,
+        tell=tell,
         **seconds,
     )
 
@@ -151,6 +161,36 @@ def test_groups_of_an_explorer_that_falls_silent_are_played_by_others_and_it_is_
     assert lost == [("explorer-1", [8, 10, 12])]
     assert hands.dismissed == ["explorer-1"]
     assert "explorer-3" in hands.hired
+
+
+def test_an_explorer_that_is_overdue_is_told_of_and_given_nothing_until_it_is_heard_again() -> None:
+    hands = FakeHands({}, mute=("explorer-1",))
+    told: list[list[dict[str, Any]]] = []
+
+    async def play() -> tuple[str, str]:
+        source = far(hands, 2, [], silence_s=1.0, tell=lambda: told.append(source.doing()))
+
+        async def until(silent: bool) -> str:
+            while not told or any("silent" in actor for actor in told[-1]) != silent:
+                await asyncio.sleep(0.01)
+            return actor_text(told[-1][0])
+
+        await asyncio.gather(*(source.group(0, index, 1) for index in range(4)))
+        overdue = await until(True)
+        await asyncio.gather(*(source.group(1, index, 1) for index in range(4, 8)))
+        hands.unmute("explorer-1")
+        heard = await until(False)
+        await asyncio.gather(*(source.group(2, index, 1) for index in range(8, 12)))
+        await source.close()
+        return overdue, heard
+
+    overdue, heard = asyncio.run(play())
+    by_step = [{name for name, index in hands.played if index // 4 == step} for step in range(3)]
+    assert by_step == [{"explorer-1", "explorer-2"}, {"explorer-2"}, {"explorer-1", "explorer-2"}]
+    assert (hands.hired, hands.dismissed) == (["explorer-1", "explorer-2"], [])
+    where = "explorer-1 (pid 1 on here) waits for a group to play"
+    assert re.fullmatch(re.escape(where) + r"; its last sign of life came \d s ago", overdue)
+    assert heard == where
 
 
 def test_an_idle_explorer_helps_with_groups_that_take_far_too_long_and_the_other_is_told_to_stop() -> None:

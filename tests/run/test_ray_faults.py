@@ -11,25 +11,18 @@ import signal
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from rays import Node, Rays, Run, until
-from runs import rows
+from ray_runs import WITHIN_S, check, on_ray, plays_held
+from rays import Node, Rays, until
 
 from ratchet.cli.look import status_text
 from ratchet.config.schema import RunConfig
-from ratchet.run.launch import train
 from ratchet.store.run_store import RunStore
 
 Config = Callable[..., RunConfig]
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray")
-
-STEPS, PROMPTS, SAMPLES = 4, 5, 3
-SETTINGS = (f"train.steps={STEPS}", f"explore.prompts_per_step={PROMPTS}", "record.checkpoint_every=1")
-WITHIN_S = 60.0
-"""From the loss of a node until its groups are played elsewhere."""
 
 
 @pytest.fixture
@@ -44,28 +37,6 @@ def hold(tmp_path: Path) -> Path:
 def rays(tmp_path: Path) -> Iterator[Rays]:
     with Rays(tmp_path / "rays") as made:
         yield made
-
-
-def on_ray(config: Config, rays: Rays, tmp_path: Path, *words: str, explorers: int = 2) -> Run:
-    ray = ("cluster.name=ray", f"cluster.explorers={explorers}", f"cluster.address={rays.address}")
-    return Run(config(*SETTINGS, *ray, *words, folder=tmp_path / "ray"), rays)
-
-
-def check(run: Run, config: Config, tmp_path: Path, *words: str) -> None:
-    """Fail unless each group was trained once, the ledger closes, and the numbers are those of one process."""
-    straight = train(config(*SETTINGS, *words, folder=tmp_path / "straight")).folder
-    store = RunStore.open(run.folder)
-    assert store.status()["state"] == "finished"
-    for step, (mine, theirs) in enumerate(zip(rows(run.folder), rows(straight), strict=True)):
-        assert sorted(g.index for g in store.read_groups(step)) == [PROMPTS * step + i for i in range(PROMPTS)]
-        assert sum(v for k, v in mine.items() if k.startswith("ledger/")) == PROMPTS * SAMPLES == mine["rollouts/asked"]
-        assert mine == pytest.approx(theirs, rel=2e-3, abs=2e-5)
-
-
-def plays_held(run: Run, number: int) -> list[dict[str, Any]]:
-    """Return the explorers that play groups that never end, once there are so many."""
-    busy = [a for a in run.actors() if a["plays"] and "pid" in a and min(a["plays"]) >= 12]
-    return busy if len(busy) == number else []
 
 
 def test_a_node_that_is_removed_costs_no_group_and_one_that_is_added_takes_the_waiting_explorer(
