@@ -7,8 +7,8 @@ is finished. Whatever becomes of explorers, a finished group is never lost and n
 - Where a group takes far longer than groups do and an explorer has nothing to play, it plays that group too. The first
   to finish counts, the other is told to stop.
 - An explorer that has no place on the cluster yet is given nothing. When it has one, groups that begin go to it.
-- One whose sign of life is overdue (the network is cut, say) keeps what it plays until it is given up or heard again.
-  Groups that begin go to the others meanwhile.
+- One whose sign of life is overdue (the network is cut, say) is given nothing until it is heard again. Where the
+  connection to it broke, its answers are lost: others play its groups, and it stops playing them when it is heard.
 
 Since every draw derives from names, groups come out as they would have.
 """
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ratchet.cluster.crew import LostError, Member
+from ratchet.cluster.crew import LostError, Member, UnreachableError
 from ratchet.core.errors import RatchetError, RunError
 from ratchet.core.rollout import Group
 from ratchet.run.game import Game
@@ -76,6 +76,8 @@ class _Worker:
     """When it gave its last sign of life (Unix time)."""
     overdue: bool = False
     """Whether the next one should be there by now."""
+    broken: bool = False
+    """Whether the connection broke, so that it may play groups whose answers nobody will get."""
     plays: dict[int, float] = field(default_factory=dict)
     """Index of each group under way, and since when (Unix time)."""
     watch: asyncio.Task[None] | None = None
@@ -188,12 +190,12 @@ class FarGroups:
 
     def _begin(self, among: Iterable[_Asked]) -> None:
         """Deal what nobody plays yet to the explorers with the least to do; without any it is dealt when one comes."""
-        there = [w for w in self._workers if w.facts]
+        there = [w for w in self._workers if w.facts and not w.overdue]
         if not self._gathered or not there:
             return
         for asked in sorted(among, key=lambda a: a.game.index):
             if not asked.players and not asked.answer.done():
-                self._deal(asked, min(there, key=lambda w: (w.overdue, len(w.plays))))
+                self._deal(asked, min(there, key=lambda w: len(w.plays)))
 
     def _deal(self, asked: _Asked, worker: _Worker) -> None:
         worker.plays[asked.game.index] = time.time()
@@ -210,6 +212,8 @@ class FarGroups:
             self._late.took(time.monotonic() - started)
             if not asked.answer.done():
                 asked.answer.set_result(group)
+        except UnreachableError:
+            self._put_off(worker)
         except LostError as error:
             self._replace(worker, str(error))
         except RatchetError as error:
@@ -254,7 +258,9 @@ class FarGroups:
             worker.facts, worker.heard = await self._hands.sign(worker.member), time.time()
             self._welcome()
             while True:
-                await asyncio.sleep(self._silence / SIGNS_PER_SILENCE)
+                for _ in range(TICKS // SIGNS_PER_SILENCE):
+                    if not worker.broken:
+                        await asyncio.sleep(self._silence / TICKS)
                 await self._heard(worker)
         except LostError as error:
             self._replace(worker, str(error))
@@ -268,26 +274,45 @@ class FarGroups:
 
         What counts is time in which this process could have heard it: a training step may keep it busy for minutes.
         """
-        assert self._hands is not None
-        sign = asyncio.ensure_future(self._hands.sign(worker.member))
+        sign = asyncio.create_task(self._sign(worker))
         try:
             for tick in range(1, TICKS + 1):
+                ends = time.monotonic() + self._silence / TICKS
                 await asyncio.wait({sign}, timeout=self._silence / TICKS)
-                if sign.done():
-                    sign.result()  # raises what it raised
-                    worker.heard = time.time()
-                    self._mark(worker, overdue=False)
+                if sign.done() and sign.result():
                     return
-                if tick == OVERDUE_TICKS:
-                    self._mark(worker, overdue=True)
+                if sign.done():
+                    await asyncio.sleep(ends - time.monotonic())
+                    sign = asyncio.create_task(self._sign(worker))
+                elif tick == OVERDUE_TICKS and not worker.overdue:
+                    worker.overdue = True
+                    self._tell_soon()
             raise TimeoutError
         finally:
             sign.cancel()
 
-    def _mark(self, worker: _Worker, *, overdue: bool) -> None:
-        if worker.overdue != overdue:
-            worker.overdue = overdue
+    async def _sign(self, worker: _Worker) -> bool:
+        """Return whether a sign of life came, rather than word that the connection is broken."""
+        assert self._hands is not None
+        try:
+            await self._hands.sign(worker.member)
+            if worker.broken:
+                await self._hands.call(worker.member, "abandon")
+        except UnreachableError:
+            self._put_off(worker)
+            return False
+        was, worker.overdue, worker.broken, worker.heard = worker.overdue, False, False, time.time()
+        if was:
             self._tell_soon()
+            self._begin(self._asked)
+        return True
+
+    def _put_off(self, worker: _Worker) -> None:
+        """Have others play the groups of one to which the connection broke; it may come back."""
+        if worker in self._workers and not worker.broken:
+            worker.overdue = worker.broken = True
+            self._tell_soon()
+            self._take(worker)
 
     def _welcome(self) -> None:
         """Deal what waits for an explorer, now that there is one more."""
@@ -321,13 +346,17 @@ class FarGroups:
             )
             return
         self._hire()
+        self._take(worker)
+        if worker.watch is not None and worker.watch is not asyncio.current_task():
+            worker.watch.cancel()
+
+    def _take(self, worker: _Worker) -> None:
+        """Take all groups from an explorer and deal them anew."""
         for asked in self._asked:
             play = asked.players.pop(worker, None)
             if play is not None and play is not asyncio.current_task():
                 play.cancel()  # it may wait for the silent one for ever
         self._begin(self._asked)
-        if worker.watch is not None and worker.watch is not asyncio.current_task():
-            worker.watch.cancel()
 
     def _give_up(self, error: RatchetError) -> None:
         self._wrong = error

@@ -27,6 +27,9 @@ pytestmark = [
 pytest.importorskip("ray")
 
 SILENCE_S = 20.0
+BREAKS_S, DEAD_S = 17.0, 30.0
+"""Cuts by whose end Ray has given up its connection to an explorer (10 s after something was sent, as measured, and a
+sign of life is asked for every 5 s), and the node beyond it, too (23 s)."""
 GIVEN_UP_S = 40.0
 """From the cut until the explorer beyond it is given up and its groups are played here: 20 s of silence that begin
 within 5 s, and what a machine of two cores adds."""
@@ -64,7 +67,7 @@ def beyond(run: Run, far: Node, explorers: int) -> tuple[dict[str, Any], list[di
 
 def says_silent(run: Run, name: str) -> bool:
     lines = [line for line in status_text(RunStore.open(run.folder)).splitlines() if line.startswith(name)]
-    return any(re.search(r"plays .* since .*; its last sign of life came \d+ s ago$", line) for line in lines)
+    return any(re.search(r"\) (plays|waits for) .*; its last sign of life came \d+ s ago$", line) for line in lines)
 
 
 def lasts(began: float, seconds: float) -> None:
@@ -104,7 +107,7 @@ def test_a_cut_of_30_s_costs_no_group_for_others_play_what_was_beyond_it(
         run.until(are_played_here, GIVEN_UP_S)
         print(f"cut: given up, and its groups played here, within {time.monotonic() - cut:.1f} s")
         run.until(lambda: "explorer-3 waits since" in status_text(RunStore.open(run.folder)))
-        lasts(cut, 30)
+        lasts(cut, DEAD_S)
         serve_again(rays, wire, far, gone)
         assert run.code(BACK_S) == 0, run.said()
     (lost,) = run.events("explorer_lost")
@@ -125,7 +128,7 @@ def test_answers_from_beyond_a_cut_that_come_when_their_explorer_was_given_up_co
         cut = time.monotonic()
         hold.unlink()  # its groups end, and nobody hears of it
         run.until(lambda: "explorer-2 waits since" in status_text(RunStore.open(run.folder)), GIVEN_UP_S)
-        lasts(cut, 30)
+        lasts(cut, DEAD_S)
         assert run.status()["step"] == 2
         serve_again(rays, wire, far, gone)
         assert run.code(BACK_S) == 0, run.said()
@@ -134,24 +137,26 @@ def test_answers_from_beyond_a_cut_that_come_when_their_explorer_was_given_up_co
     check(run, config, tmp_path)
 
 
-def test_a_cut_of_8_s_replaces_nobody_and_what_ended_beyond_it_comes_afterwards(
-    config: Config, rays: Rays, wire: Wire, tmp_path: Path, hold: Path
+@pytest.mark.parametrize(("seconds", "option"), [(8.0, "wait"), (BREAKS_S, "hold")])
+def test_a_cut_that_ends_before_ray_takes_the_node_for_dead_replaces_nobody(
+    config: Config, rays: Rays, wire: Wire, tmp_path: Path, hold: Path, seconds: float, option: str
 ) -> None:
+    """After the short one comes what ended beyond it; after the long one its groups, which never end, are begun anew."""
     rays.add(0)
     far = rays.add(1, ip=wire.there)
-    words = (f"environment.wait={hold}", f"cluster.silence_s={SILENCE_S}")
+    words = (f"environment.{option}={hold}", f"cluster.silence_s={SILENCE_S}")
     with on_ray(config, rays, tmp_path, *words, explorers=1).train() as run:
         there, _ = beyond(run, far, 1)
         wire.cut()
         cut = time.monotonic()
-        hold.unlink()
         took = run.until(lambda: says_silent(run, there["name"]), 8)
         print(f"cut: the status says so within {took:.1f} s")
-        lasts(cut, 8)
-        assert run.status()["step"] == 2
+        hold.unlink()
+        lasts(cut, seconds)
+        assert (run.status()["step"], run.actors()[0]["pid"]) == (2, there["pid"])
         wire.mend()
         took = run.until(lambda: run.status()["step"] > 2, WITHIN_S)
-        print(f"mended: its groups are trained within {took:.1f} s")
+        print(f"mended after {seconds} s: its groups are trained within {took:.1f} s")
         assert run.code() == 0, run.said()
     assert not run.events("explorer_lost"), "who played them is who was cut off"
     check(run, config, tmp_path)
