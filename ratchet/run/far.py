@@ -78,6 +78,8 @@ class _Worker:
     """Whether the next one should be there by now."""
     broken: bool = False
     """Whether the connection broke, so that it may play groups whose answers nobody will get."""
+    taken: tuple[int, ...] = ()
+    """The groups that were under way then, and are others' since."""
     plays: dict[int, float] = field(default_factory=dict)
     """Index of each group under way, and since when (Unix time)."""
     watch: asyncio.Task[None] | None = None
@@ -301,8 +303,9 @@ class FarGroups:
         except UnreachableError:
             self._put_off(worker)
             return False
-        was, worker.overdue, worker.broken, worker.heard = worker.overdue, False, False, time.time()
-        if was:
+        worker.heard, worker.broken, worker.taken = time.time(), False, ()
+        if worker.overdue:
+            worker.overdue = False
             self._tell_soon()
             self._begin(self._asked)
         return True
@@ -310,7 +313,7 @@ class FarGroups:
     def _put_off(self, worker: _Worker) -> None:
         """Have others play the groups of one to which the connection broke; it may come back."""
         if worker in self._workers and not worker.broken:
-            worker.overdue = worker.broken = True
+            worker.overdue, worker.broken, worker.taken = True, True, tuple(worker.plays)
             self._tell_soon()
             self._take(worker)
 
@@ -336,7 +339,7 @@ class FarGroups:
         assert self._hands is not None
         self._workers.remove(worker)
         self._losses += 1
-        self._lost(worker.member.name, sorted(worker.plays), why)
+        self._lost(worker.member.name, sorted({*worker.plays, *worker.taken}), why)
         self._hands.dismiss(worker.member)
         if self._losses > LOSSES_IN_A_ROW * self._number:
             self._give_up(

@@ -246,7 +246,7 @@ def test_groups_wait_while_all_explorers_are_cut_off_and_those_that_stay_so_are_
 
     assert asyncio.run(play()).index == 1
     assert hands.played == [("explorer-1", 0), ("explorer-2", 1)]
-    assert (lost, hands.dismissed) == ([("explorer-1", [])], ["explorer-1"])
+    assert (lost, hands.dismissed) == ([("explorer-1", [1])], ["explorer-1"])
 
 
 def test_an_idle_explorer_helps_with_groups_that_take_far_too_long_and_the_other_is_told_to_stop() -> None:

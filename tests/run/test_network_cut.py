@@ -141,7 +141,7 @@ def test_answers_from_beyond_a_cut_that_come_when_their_explorer_was_given_up_co
 def test_a_cut_that_ends_before_ray_takes_the_node_for_dead_replaces_nobody(
     config: Config, rays: Rays, wire: Wire, tmp_path: Path, hold: Path, seconds: float, option: str
 ) -> None:
-    """After the short one comes what ended beyond it; after the long one its groups, which never end, are begun anew."""
+    """After the short one comes what ended beyond it; after the long one its groups, which never end, begin anew."""
     rays.add(0)
     far = rays.add(1, ip=wire.there)
     words = (f"environment.{option}={hold}", f"cluster.silence_s={SILENCE_S}")
