@@ -42,6 +42,10 @@ class Node:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
+    def has_ended(self) -> bool:
+        """Whether it ended by itself: Ray took it for dead, and it found out."""
+        return self._process.poll() is not None
+
     def processes(self) -> list[int]:
         """Return its processes: those of the session that began with it."""
         found = []
@@ -194,9 +198,77 @@ def until(met: Callable[[], Any], seconds: float, what: str) -> None:
 
 
 def has_namespaces() -> bool:
-    """Whether this machine lets us make network namespaces."""
-    if os.geteuid() or shutil.which("ip") is None:
+    """Whether this machine lets us make network namespaces, and links between them that can be cut."""
+    if os.geteuid() or shutil.which("ip") is None or shutil.which("tc") is None:
         return False
-    made = subprocess.run(["ip", "netns", "add", "ratchet-try"], capture_output=True).returncode == 0
-    subprocess.run(["ip", "netns", "del", "ratchet-try"], capture_output=True)
+    name = f"ratchet-try-{os.getpid()}"[:15]
+    tries = (f"ip netns add {name}", f"ip -n {name} link add ratchet-a type veth peer name ratchet-b")
+    made = all(subprocess.run(words.split(), capture_output=True).returncode == 0 for words in tries)
+    subprocess.run(["ip", "netns", "del", name], capture_output=True)
     return made
+
+
+class Wire:
+    """A network of two: this machine as it is, and a namespace of it; use as a context, for nothing must stay behind.
+
+    `here` and `there` are addresses set aside for tests of networks (RFC 2544), so they are nobody else's. `own` is the
+    folder that the far end sees as /tmp/ray, where Ray keeps what belongs to a machine.
+    """
+
+    def __init__(self, own: Path) -> None:
+        self.own = own
+
+    def __enter__(self) -> Wire:
+        self.own.mkdir()
+        for number in range(1, 255):  # whoever else makes such networks: a link's name is taken by one only
+            self._near, self._far = f"ratchet-{number}", f"ratchet-far-{number}"
+            self.here, self.there = f"198.18.{number}.1", f"198.18.{number}.2"
+            pair = ["ip", "link", "add", self._near, "type", "veth", "peer", "name", self._far]
+            if not subprocess.run(pair, capture_output=True).returncode:
+                break
+        else:
+            raise AssertionError("this machine lets us make no pair of links")
+        try:
+            _words(f"ip netns add {self._far}")
+            _words(f"ip link set {self._far} netns {self._far}")
+            for (end, name), address in zip(self._ends(), (self.here, self.there), strict=True):
+                _words(f"ip {end} address add {address}/24 dev {name}")
+                _words(f"ip {end} link set {name} up")
+            _words(f"ip -n {self._far} link set lo up")
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        subprocess.run(["ip", "netns", "del", self._far], check=False)
+        subprocess.run(["ip", "link", "del", self._near], capture_output=True, check=False)  # may be gone with its peer
+
+    @property
+    def words(self) -> list[str]:
+        """Those that start a command at the far end."""
+        alone = 'mkdir -p /tmp/ray && mount --bind "$0" /tmp/ray && exec "$@"'
+        return ["ip", "netns", "exec", self._far, "sh", "-c", alone, str(self.own)]
+
+    def cut(self) -> None:
+        """Lose all packets, either way. Neither end is told, as where a switch between two machines is broken."""
+        for end, name in self._ends():
+            _words(f"tc {end} qdisc add dev {name} root pfifo limit 0")  # a queue with room for none
+
+    def mend(self) -> None:
+        for end, name in self._ends():
+            _words(f"tc {end} qdisc del dev {name} root")
+
+    def pull(self) -> None:
+        """Pull the plug at the far end, which is told so."""
+        _words(f"ip -n {self._far} link set {self._far} down")
+
+    def plug(self) -> None:
+        _words(f"ip -n {self._far} link set {self._far} up")
+
+    def _ends(self) -> tuple[tuple[str, str], tuple[str, str]]:
+        return ("", self._near), (f"-n {self._far}", self._far)
+
+
+def _words(text: str) -> None:
+    subprocess.run(text.split(), check=True)

@@ -56,10 +56,13 @@ def actor_text(actor: Mapping[str, Any], trainer: Mapping[str, Any] | None = Non
     if "plays" not in actor:  # a rank: it does what rank 0 does
         does = f"waits for rank 0, which waits for {trainer['for']}" if trainer else "trains"
         return f"{actor['name']}{where} {does}"
+    silent = ""
+    if "silent" in actor:
+        silent = f"; its last sign of life came {duration(time.time() - actor['silent'])} ago"
     if not actor["plays"]:
-        return f"{actor['name']}{where} waits for a group to play"
+        return f"{actor['name']}{where} waits for a group to play{silent}"
     groups = ", ".join(map(str, actor["plays"]))
-    return f"{actor['name']}{where} plays {groups} since {duration(time.time() - actor['since'])}"
+    return f"{actor['name']}{where} plays {groups} since {duration(time.time() - actor['since'])}{silent}"
 
 
 def rollouts_text(store: RunStore, step: int | None, count: int, tokens: bool) -> str:

@@ -1,8 +1,8 @@
 """Objects that live in actors of their own on Ray, on this machine or on a cluster.
 
 A crew knows nothing of what its members do: it is given a function that makes the object, and calls the object's
-coroutines by name. A member that dies raises `LostError` for each call that was under way; what then happens is the
-caller's business.
+coroutines by name. A member that dies raises `LostError` for each call that was under way, one to which the connection
+broke `UnreachableError`; what then happens is the caller's business.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ SIGNS = "signs"
 
 class LostError(RatchetError):
     """A member of a crew died, or its node did."""
+
+
+class UnreachableError(LostError):
+    """The connection to a member is broken, and what it was to answer is lost; it may live, and be heard again."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +81,8 @@ class Crew:
     async def call(self, member: Member, method: str, *arguments: Any) -> Any:
         """Return what a coroutine of the member's object returns; it is cancelled if this is.
 
-        **Raises**: `LostError` if the member is gone, `RunError` for what else the object raised.
+        **Raises**: `LostError` if the member is gone, `UnreachableError` if the connection is, `RunError` for what else
+        the object raised.
         """
         return await self._answer(member, member.actor.do.remote(method, *arguments))
 
@@ -98,6 +103,8 @@ class Crew:
         except asyncio.CancelledError:
             self._ray.cancel(reference)
             raise
+        except errors.ActorUnavailableError as error:
+            raise UnreachableError(f"{member.name} cannot be reached: {line(error)}") from None
         except errors.RayActorError as error:
             raise LostError(f"{member.name} is gone: {line(error)}") from None
         except errors.RayTaskError as error:

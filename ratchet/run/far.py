@@ -7,6 +7,8 @@ is finished. Whatever becomes of explorers, a finished group is never lost and n
 - Where a group takes far longer than groups do and an explorer has nothing to play, it plays that group too. The first
   to finish counts, the other is told to stop.
 - An explorer that has no place on the cluster yet is given nothing. When it has one, groups that begin go to it.
+- One whose sign of life is overdue (the network is cut, say) is given nothing until it is heard again. Where the
+  connection to it broke, its answers are lost: others play its groups, and it stops playing them when it is heard.
 
 Since every draw derives from names, groups come out as they would have.
 """
@@ -19,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ratchet.cluster.crew import LostError, Member
+from ratchet.cluster.crew import LostError, Member, UnreachableError
 from ratchet.core.errors import RatchetError, RunError
 from ratchet.core.rollout import Group
 from ratchet.run.game import Game
@@ -39,6 +41,8 @@ SIGNS_PER_SILENCE = 4
 """Signs of life asked for within the time after which silence counts as death."""
 TICKS = 20
 """Pieces in which that time is counted."""
+OVERDUE_TICKS = 2
+"""Of them, without the sign that was asked for, until the status says so: after one it may be there, not yet read."""
 
 
 class Hands(Protocol):
@@ -68,6 +72,14 @@ class _Worker:
     """What it waits for before it can start; empty once it has a place, or where nobody has asked yet."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Where it lives, once it is there."""
+    heard: float = 0.0
+    """When it gave its last sign of life (Unix time)."""
+    overdue: bool = False
+    """Whether the next one should be there by now."""
+    broken: bool = False
+    """Whether the connection broke, so that it may play groups whose answers nobody will get."""
+    taken: tuple[int, ...] = ()
+    """The groups that were under way then, and are others' since."""
     plays: dict[int, float] = field(default_factory=dict)
     """Index of each group under way, and since when (Unix time)."""
     watch: asyncio.Task[None] | None = None
@@ -146,12 +158,13 @@ class FarGroups:
 
     def doing(self) -> list[dict[str, Any]]:
         """Return of each explorer its name, where it lives, the groups it plays, and since when; of one that is not
-        there yet what it waits for, and since when."""
+        there yet what it waits for, and since when; of one that is overdue when it was heard last."""
         return [
             {
                 "name": w.member.name,
                 **w.facts,
                 **({"lacks": w.lacks} if w.lacks else {}),
+                **({"silent": w.heard} if w.overdue else {}),
                 "plays": sorted(w.plays),
                 "since": min(w.plays.values(), default=None) if w.facts else w.hired,
             }
@@ -179,7 +192,7 @@ class FarGroups:
 
     def _begin(self, among: Iterable[_Asked]) -> None:
         """Deal what nobody plays yet to the explorers with the least to do; without any it is dealt when one comes."""
-        there = [w for w in self._workers if w.facts]
+        there = [w for w in self._workers if w.facts and not w.overdue]
         if not self._gathered or not there:
             return
         for asked in sorted(among, key=lambda a: a.game.index):
@@ -201,6 +214,8 @@ class FarGroups:
             self._late.took(time.monotonic() - started)
             if not asked.answer.done():
                 asked.answer.set_result(group)
+        except UnreachableError:
+            self._put_off(worker)
         except LostError as error:
             self._replace(worker, str(error))
         except RatchetError as error:
@@ -217,7 +232,7 @@ class FarGroups:
             await asyncio.sleep(LOOK_EVERY_S)
             if time.monotonic() - looked > 2 * LOOK_EVERY_S:
                 continue  # this process was busy: what was finished meanwhile has yet to be heard of
-            now, free = time.time(), [w for w in self._workers if w.facts and not w.plays]
+            now, free = time.time(), [w for w in self._workers if w.facts and not w.overdue and not w.plays]
             for asked in sorted(self._asked, key=lambda a: a.game.index) if free else ():
                 since = [w.plays[asked.game.index] for w in asked.players if asked.game.index in w.plays]
                 if len(since) == 1 and self._late.is_late(now - since[0]):
@@ -242,10 +257,12 @@ class FarGroups:
                 await asyncio.sleep(LOOK_EVERY_S)
             worker.lacks = ""
             self._tell_soon()
-            worker.facts = await self._hands.sign(worker.member)
+            worker.facts, worker.heard = await self._hands.sign(worker.member), time.time()
             self._welcome()
             while True:
-                await asyncio.sleep(self._silence / SIGNS_PER_SILENCE)
+                for _ in range(TICKS // SIGNS_PER_SILENCE):
+                    if not worker.broken:
+                        await asyncio.sleep(self._silence / TICKS)
                 await self._heard(worker)
         except LostError as error:
             self._replace(worker, str(error))
@@ -259,17 +276,46 @@ class FarGroups:
 
         What counts is time in which this process could have heard it: a training step may keep it busy for minutes.
         """
-        assert self._hands is not None
-        sign = asyncio.ensure_future(self._hands.sign(worker.member))
+        sign = asyncio.create_task(self._sign(worker))
         try:
-            for _ in range(TICKS):
+            for tick in range(1, TICKS + 1):
+                ends = time.monotonic() + self._silence / TICKS
                 await asyncio.wait({sign}, timeout=self._silence / TICKS)
-                if sign.done():
-                    sign.result()  # raises what it raised
+                if sign.done() and sign.result():
                     return
+                if sign.done():
+                    await asyncio.sleep(ends - time.monotonic())
+                    sign = asyncio.create_task(self._sign(worker))
+                elif tick == OVERDUE_TICKS and not worker.overdue:
+                    worker.overdue = True
+                    self._tell_soon()
             raise TimeoutError
         finally:
             sign.cancel()
+
+    async def _sign(self, worker: _Worker) -> bool:
+        """Return whether a sign of life came, rather than word that the connection is broken."""
+        assert self._hands is not None
+        try:
+            await self._hands.sign(worker.member)
+            if worker.broken:
+                await self._hands.call(worker.member, "abandon")
+        except UnreachableError:
+            self._put_off(worker)
+            return False
+        worker.heard, worker.broken, worker.taken = time.time(), False, ()
+        if worker.overdue:
+            worker.overdue = False
+            self._tell_soon()
+            self._begin(self._asked)
+        return True
+
+    def _put_off(self, worker: _Worker) -> None:
+        """Have others play the groups of one to which the connection broke; it may come back."""
+        if worker in self._workers and not worker.broken:
+            worker.overdue, worker.broken, worker.taken = True, True, tuple(worker.plays)
+            self._tell_soon()
+            self._take(worker)
 
     def _welcome(self) -> None:
         """Deal what waits for an explorer, now that there is one more."""
@@ -293,7 +339,7 @@ class FarGroups:
         assert self._hands is not None
         self._workers.remove(worker)
         self._losses += 1
-        self._lost(worker.member.name, sorted(worker.plays), why)
+        self._lost(worker.member.name, sorted({*worker.plays, *worker.taken}), why)
         self._hands.dismiss(worker.member)
         if self._losses > LOSSES_IN_A_ROW * self._number:
             self._give_up(
@@ -303,13 +349,17 @@ class FarGroups:
             )
             return
         self._hire()
+        self._take(worker)
+        if worker.watch is not None and worker.watch is not asyncio.current_task():
+            worker.watch.cancel()
+
+    def _take(self, worker: _Worker) -> None:
+        """Take all groups from an explorer and deal them anew."""
         for asked in self._asked:
             play = asked.players.pop(worker, None)
             if play is not None and play is not asyncio.current_task():
                 play.cancel()  # it may wait for the silent one for ever
         self._begin(self._asked)
-        if worker.watch is not None and worker.watch is not asyncio.current_task():
-            worker.watch.cancel()
 
     def _give_up(self, error: RatchetError) -> None:
         self._wrong = error

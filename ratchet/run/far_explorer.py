@@ -40,10 +40,31 @@ class FarExplorer:
         self._engine = engine_here(config.engine, self._policy, context=plan.context_tokens)
         self._frozen = Frozen(config, start, self._policy.device)
         self._playing = 0
+        self._plays: set[asyncio.Task[Group]] = set()
         self._changed = asyncio.Condition()
 
     async def play(self, game: Game, tensors: Mapping[str, Tensor], version: int, fingerprint: str) -> Group:
-        """Return a finished group, sampled with these weights and no others. Raises `RunError` if they came damaged."""
+        """Return a finished group, sampled with these weights and no others.
+
+        **Raises**: `RunError` if they came damaged, or the group was abandoned.
+        """
+        play = asyncio.create_task(self._play(game, tensors, version, fingerprint))
+        self._plays.add(play)
+        try:
+            await asyncio.wait({play})
+            if play.cancelled():
+                raise RunError(f"Group {game.index} was abandoned.")
+            return play.result()
+        finally:
+            self._plays.discard(play)
+            play.cancel()
+
+    async def abandon(self) -> None:
+        """Stop playing all groups: the connection broke over which their answers were awaited."""
+        for play in self._plays:
+            play.cancel()
+
+    async def _play(self, game: Game, tensors: Mapping[str, Tensor], version: int, fingerprint: str) -> Group:
         async with self._changed:
             # A group of other weights may still be under way: one that nobody waits for any more, or that came late.
             await self._changed.wait_for(lambda: not self._playing or self._engine.version == version)

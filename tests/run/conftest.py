@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rays import Rays
 
 from ratchet.config.read import config_from_tree, merge, parse_override
 from ratchet.config.schema import RunConfig
@@ -45,3 +46,17 @@ def config(tmp_path: Path) -> Make:
         return config_from_tree(tree)
 
     return make
+
+
+@pytest.fixture
+def hold(tmp_path: Path) -> Path:
+    """Return a file: tasks from 12 on that begin while it is there never end; 10 and 11 of step 2 do."""
+    file = tmp_path / "hold"
+    file.touch()
+    return file
+
+
+@pytest.fixture
+def rays(tmp_path: Path) -> Iterator[Rays]:
+    with Rays(tmp_path / "rays") as made:
+        yield made

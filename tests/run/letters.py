@@ -17,18 +17,20 @@ class Letters:
     characters = "abcdefghi0123456789"
 
     def __init__(
-        self, *, size: int = -1, fail: str = "", every: int = 2, hold: str = "", prompt: int = 3, shown: str = "aei"
+        self,
+        *,
+        size: int = -1,
+        fail: str = "",
+        every: int = 2,
+        hold: str = "",
+        wait: str = "",
+        prompt: int = 3,
+        shown: str = "aei",
     ) -> None:
-        """`fail` is how tasks 0, `every`, ... fail; while the file `hold` exists, tasks from 12 on never end.
-        A negative `prompt` is the length of every second prompt."""
-        self._size, self._fail, self._every, self._hold, self._prompt, self._shown = (
-            size,
-            fail,
-            every,
-            hold,
-            prompt,
-            shown,
-        )
+        """`fail` is how tasks 0, `every`, ... fail. Tasks from 12 on that begin while the file `hold` exists never end,
+        and they wait until the file `wait` is gone. A negative `prompt` is the length of every second prompt."""
+        self._size, self._fail, self._every, self._hold, self._wait = size, fail, every, hold, wait
+        self._prompt, self._shown = prompt, shown
 
     def num_tasks(self, split: Split) -> int | None:
         return None if self._size < 0 else self._size
@@ -42,6 +44,8 @@ class Letters:
         index = task.extras["index"]
         if self._hold and index >= 12 and Path(self._hold).exists():
             await asyncio.get_running_loop().create_future()
+        while self._wait and index >= 12 and Path(self._wait).exists():
+            await asyncio.sleep(0.1)
         if self._fail and index % self._every == 0:
             await self._misbehave(policy, task)
         if self._fail == "silent" and index % self._every == 0:

@@ -20,7 +20,7 @@ from builders import group, rollout, turn
 from runs import rows
 
 from ratchet.cli.look import actor_text
-from ratchet.cluster.crew import LostError, Member
+from ratchet.cluster.crew import LostError, Member, UnreachableError
 from ratchet.config.schema import RunConfig
 from ratchet.core.errors import RunError
 from ratchet.core.rollout import Group
@@ -37,8 +37,8 @@ HELD = Weights({"w": torch.zeros(1)}, 3, "f3")
 class FakeHands:
     """Members that play at once; those named in `dying` die with the groups of their index under way.
 
-    Those in `stuck` never finish a group, those in `mute` give no sign of life after the first, and those in `homeless`
-    have no place until they are taken out of it.
+    Those in `stuck` never finish a group, those in `mute` give no sign of life after the first until `unmute`, and
+    those in `homeless` have no place until they are taken out of it. The connection to those in `cut_off` is broken.
     """
 
     def __init__(
@@ -50,7 +50,9 @@ class FakeHands:
         homeless: set[str] | None = None,
     ) -> None:
         self.dying, self.hired, self.played, self.closed = dying, list[str](), list[tuple[str, int]](), False
-        self.stuck, self.mute, self.homeless = stuck, mute, homeless or set()
+        self.stuck, self.homeless = stuck, homeless or set()
+        self.mute = {name: asyncio.Event() for name in mute}
+        self.cut_off, self.abandoned = set[str](), list[str]()
         self.dismissed, self.told_to_stop, self.signs = list[str](), list[tuple[str, int]](), Counter[str]()
 
     def hire(self, name: str) -> Member:
@@ -65,15 +67,27 @@ class FakeHands:
 
     async def sign(self, member: Member) -> dict[str, Any]:
         self.signs[member.name] += 1
+        self._reach(member)
         if member.name in self.mute and self.signs[member.name] > 1:
-            await asyncio.Event().wait()
+            await self.mute[member.name].wait()
         return {"pid": 1, "node": "here"}
+
+    def _reach(self, member: Member) -> None:
+        if member.name in self.cut_off:
+            raise UnreachableError(f"{member.name} cannot be reached: connection timed out")
+
+    def unmute(self, name: str) -> None:
+        self.mute[name].set()
 
     def share(self, value: Any) -> Any:
         return value
 
     async def call(self, member: Member, method: str, *arguments: Any) -> Any:
         await asyncio.sleep(0)
+        self._reach(member)
+        if method == "abandon":
+            self.abandoned.append(member.name)
+            return None
         game, _, version, fingerprint = arguments
         if member.name in self.stuck:
             try:
@@ -91,14 +105,20 @@ class FakeHands:
         self.closed = True
 
 
-def far(hands: FakeHands, number: int, lost: list[tuple[str, list[int]]], **seconds: float) -> FarGroups:
+def far(
+    hands: FakeHands,
+    number: int,
+    lost: list[tuple[str, list[int]]],
+    tell: Callable[[], None] = lambda: None,
+    **seconds: float,
+) -> FarGroups:
     return FarGroups(
         lambda: hands,
         number,
         held=lambda: HELD,
         task_at=lambda index: index + 100,
         lost=lambda name, indexes, why: lost.append((name, indexes)),
-        tell=lambda: None,
+        tell=tell,
         **seconds,
     )
 
@@ -151,6 +171,82 @@ def test_groups_of_an_explorer_that_falls_silent_are_played_by_others_and_it_is_
     assert lost == [("explorer-1", [8, 10, 12])]
     assert hands.dismissed == ["explorer-1"]
     assert "explorer-3" in hands.hired
+
+
+def test_an_explorer_that_is_overdue_is_told_of_and_given_nothing_until_it_is_heard_again() -> None:
+    hands = FakeHands({}, mute=("explorer-1",))
+    told: list[list[dict[str, Any]]] = []
+
+    async def play() -> tuple[str, str]:
+        source = far(hands, 2, [], silence_s=1.0, tell=lambda: told.append(source.doing()))
+
+        async def until(silent: bool) -> str:
+            while not told or any("silent" in actor for actor in told[-1]) != silent:
+                await asyncio.sleep(0.01)
+            return actor_text(told[-1][0])
+
+        await asyncio.gather(*(source.group(0, index, 1) for index in range(4)))
+        overdue = await until(True)
+        await asyncio.gather(*(source.group(1, index, 1) for index in range(4, 8)))
+        hands.unmute("explorer-1")
+        heard = await until(False)
+        await asyncio.gather(*(source.group(2, index, 1) for index in range(8, 12)))
+        await source.close()
+        return overdue, heard
+
+    overdue, heard = asyncio.run(play())
+    by_step = [{name for name, index in hands.played if index // 4 == step} for step in range(3)]
+    assert by_step == [{"explorer-1", "explorer-2"}, {"explorer-2"}, {"explorer-1", "explorer-2"}]
+    assert (hands.hired, hands.dismissed) == (["explorer-1", "explorer-2"], [])
+    where = "explorer-1 (pid 1 on here) waits for a group to play"
+    assert re.fullmatch(re.escape(where) + r"; its last sign of life came \d s ago", overdue)
+    assert heard == where
+
+
+def test_an_explorer_to_which_the_connection_breaks_keeps_its_place_and_abandons_what_it_played() -> None:
+    hands = FakeHands({})
+
+    async def play() -> tuple[list[Group], str, str]:
+        source = far(hands, 2, [], silence_s=2.0)
+        await asyncio.gather(*(source.group(0, index, 1) for index in range(4)))
+        hands.cut_off.add("explorer-1")
+        found = await asyncio.gather(*(source.group(1, index, 1) for index in range(4, 8)))
+        overdue = actor_text(source.doing()[0])
+        assert hands.abandoned == []
+        hands.cut_off.clear()
+        while not hands.abandoned or any("silent" in actor for actor in source.doing()):
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*(source.group(2, index, 1) for index in range(8, 12)))
+        heard = actor_text(source.doing()[0])
+        await source.close()
+        return found, overdue, heard
+
+    found, overdue, heard = asyncio.run(play())
+    assert [g.index for g in found] == [4, 5, 6, 7]
+    assert Counter(index for _, index in hands.played) == Counter(range(12)), "each is played once"
+    by_step = [{name for name, index in hands.played if index // 4 == step} for step in range(3)]
+    assert by_step == [{"explorer-1", "explorer-2"}, {"explorer-2"}, {"explorer-1", "explorer-2"}]
+    assert (hands.hired, hands.dismissed) == (["explorer-1", "explorer-2"], [])
+    assert hands.abandoned == ["explorer-1"]
+    assert "its last sign of life came" in overdue
+    assert "its last sign of life came" not in heard
+
+
+def test_groups_wait_while_all_explorers_are_cut_off_and_those_that_stay_so_are_replaced() -> None:
+    lost: list[tuple[str, list[int]]] = []
+    hands = FakeHands({})
+
+    async def play() -> Group:
+        source = far(hands, 1, lost, silence_s=0.2)
+        await source.group(0, 0, 1)
+        hands.cut_off.add("explorer-1")
+        found = await source.group(1, 1, 1)
+        await source.close()
+        return found
+
+    assert asyncio.run(play()).index == 1
+    assert hands.played == [("explorer-1", 0), ("explorer-2", 1)]
+    assert (lost, hands.dismissed) == ([("explorer-1", [1])], ["explorer-1"])
 
 
 def test_an_idle_explorer_helps_with_groups_that_take_far_too_long_and_the_other_is_told_to_stop() -> None:

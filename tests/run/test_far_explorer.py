@@ -55,6 +55,28 @@ def test_weights_of_which_half_are_older_are_refused_and_never_sampled_with(conf
     asyncio.run(play())
 
 
+def test_groups_that_are_abandoned_end_and_make_way_for_newer_weights(config: Config, tmp_path: Path) -> None:
+    hold = tmp_path / "hold"
+    explorer, way = made(config(f"environment.hold={hold}"), tmp_path)
+    hold.touch()
+
+    async def play() -> None:
+        game = Game(0, 12, 12, 3, False)
+        held = asyncio.create_task(explorer.play(game, *way(0)))  # never ends by itself, and nobody can cancel it
+        await asyncio.sleep(0)
+        newer = asyncio.create_task(explorer.play(Game(1, 4, 4, 3, False), *way(1)))
+        await asyncio.sleep(0)
+        await explorer.abandon()
+        for task in (held, newer):
+            with pytest.raises(RunError, match=r"Group (12|4) was abandoned"):
+                await task
+        hold.unlink()
+        assert versions(await explorer.play(Game(1, 4, 4, 3, False), *way(1))) == {1}
+        assert versions(await explorer.play(game, *way(0))) == {0}, "what was abandoned can be played anew"
+
+    asyncio.run(play())
+
+
 def test_weights_wait_until_groups_of_others_are_played(config: Config, tmp_path: Path) -> None:
     hold = tmp_path / "hold"
     explorer, way = made(config(f"environment.hold={hold}"), tmp_path)

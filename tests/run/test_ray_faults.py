@@ -9,63 +9,20 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from rays import Node, Rays, Run, until
-from runs import rows
+from ray_runs import WITHIN_S, check, on_ray, plays_held
+from rays import Node, Rays, until
 
 from ratchet.cli.look import status_text
 from ratchet.config.schema import RunConfig
-from ratchet.run.launch import train
 from ratchet.store.run_store import RunStore
 
 Config = Callable[..., RunConfig]
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray")
-
-STEPS, PROMPTS, SAMPLES = 4, 5, 3
-SETTINGS = (f"train.steps={STEPS}", f"explore.prompts_per_step={PROMPTS}", "record.checkpoint_every=1")
-WITHIN_S = 60.0
-"""From the loss of a node until its groups are played elsewhere."""
-
-
-@pytest.fixture
-def hold(tmp_path: Path) -> Path:
-    """Return a file: tasks from 12 on that begin while it is there never end; 10 and 11 of step 2 do."""
-    file = tmp_path / "hold"
-    file.touch()
-    return file
-
-
-@pytest.fixture
-def rays(tmp_path: Path) -> Iterator[Rays]:
-    with Rays(tmp_path / "rays") as made:
-        yield made
-
-
-def on_ray(config: Config, rays: Rays, tmp_path: Path, *words: str, explorers: int = 2) -> Run:
-    ray = ("cluster.name=ray", f"cluster.explorers={explorers}", f"cluster.address={rays.address}")
-    return Run(config(*SETTINGS, *ray, *words, folder=tmp_path / "ray"), rays)
-
-
-def check(run: Run, config: Config, tmp_path: Path, *words: str) -> None:
-    """Fail unless each group was trained once, the ledger closes, and the numbers are those of one process."""
-    straight = train(config(*SETTINGS, *words, folder=tmp_path / "straight")).folder
-    store = RunStore.open(run.folder)
-    assert store.status()["state"] == "finished"
-    for step, (mine, theirs) in enumerate(zip(rows(run.folder), rows(straight), strict=True)):
-        assert sorted(g.index for g in store.read_groups(step)) == [PROMPTS * step + i for i in range(PROMPTS)]
-        assert sum(v for k, v in mine.items() if k.startswith("ledger/")) == PROMPTS * SAMPLES == mine["rollouts/asked"]
-        assert mine == pytest.approx(theirs, rel=2e-3, abs=2e-5)
-
-
-def plays_held(run: Run, number: int) -> list[dict[str, Any]]:
-    """Return the explorers that play groups that never end, once there are so many."""
-    busy = [a for a in run.actors() if a["plays"] and "pid" in a and min(a["plays"]) >= 12]
-    return busy if len(busy) == number else []
 
 
 def test_a_node_that_is_removed_costs_no_group_and_one_that_is_added_takes_the_waiting_explorer(
@@ -93,7 +50,7 @@ def test_a_node_that_is_removed_costs_no_group_and_one_that_is_added_takes_the_w
         assert run.code() == 0, run.said()
     (lost,) = run.events("explorer_lost")
     assert lost["groups"] == gone["plays"]
-    check(run, config, tmp_path)
+    check(run.folder, config, tmp_path)
 
 
 def test_an_explorer_that_is_frozen_is_given_up_and_its_groups_are_played_elsewhere(
@@ -111,7 +68,7 @@ def test_an_explorer_that_is_frozen_is_given_up_and_its_groups_are_played_elsewh
         assert run.code() == 0, run.said()
     (lost,) = run.events("explorer_lost")
     assert "gave no sign of life for 4 s" in lost["what"]
-    check(run, config, tmp_path)
+    check(run.folder, config, tmp_path)
 
 
 def test_an_explorer_that_is_far_too_slow_holds_nobody_up(config: Config, rays: Rays, tmp_path: Path) -> None:
@@ -124,7 +81,7 @@ def test_an_explorer_that_is_far_too_slow_holds_nobody_up(config: Config, rays: 
         assert run.status()["step"] < 11
         assert run.code() == 0, run.said()
     assert not run.events("explorer_lost")
-    check(run, config, tmp_path, long)
+    check(run.folder, config, tmp_path, long)
 
 
 DIES_AS_IT_PUBLISHES = """
@@ -158,7 +115,7 @@ def test_a_run_killed_as_it_publishes_weights_goes_on_as_if_nothing_had_happened
         assert RunStore.open(run.folder).status()["step"] == 2, "it died between the second step and the third"
         with run.resume():
             assert run.code() == 0, run.said()
-    check(run, config, tmp_path)
+    check(run.folder, config, tmp_path)
 
 
 def test_a_full_disk_stops_the_run_with_the_cause_leaves_nothing_on_ray_and_resume_goes_on(
@@ -179,7 +136,7 @@ def test_a_full_disk_stops_the_run_with_the_cause_leaves_nothing_on_ray_and_resu
             subprocess.run(["mount", "-o", "remount,size=64m", disk], check=True)
             with run.resume():
                 assert run.code() == 0, run.said()
-            check(run, config, tmp_path)
+            check(run.folder, config, tmp_path)
     finally:
         subprocess.run(["umount", "-l", disk], check=True)
 
@@ -197,7 +154,7 @@ def test_an_interrupted_run_leaves_a_ray_it_joined_as_it_was(
         hold.unlink()
         with run.resume():
             assert run.code() == 0, run.said()
-    check(run, config, tmp_path)
+    check(run.folder, config, tmp_path)
 
 
 def members(node: Node) -> list[str]:

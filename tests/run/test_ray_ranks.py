@@ -6,11 +6,12 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_runs import SETTINGS, STEPS, check, on_ray
 from rays import Node, Rays, Run, until
 from runs import rows
 from several import under_torchrun
@@ -24,43 +25,14 @@ Config = Callable[..., RunConfig]
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray")
 
-STEPS, PROMPTS = 4, 5
-SETTINGS = (f"train.steps={STEPS}", f"explore.prompts_per_step={PROMPTS}", "record.checkpoint_every=1")
 COSTS = ("tokens/forward", "flops/")
 """What depends on how a batch is cut: a prompt may be computed on two ranks."""
 WITHIN_S = 30.0
 """From the death of a rank, or of its node, until the run has stopped."""
 
 
-@pytest.fixture
-def hold(tmp_path: Path) -> Path:
-    """Return a file: tasks from 12 on that begin while it is there never end; 10 and 11 of step 2 do."""
-    file = tmp_path / "hold"
-    file.touch()
-    return file
-
-
-@pytest.fixture
-def rays(tmp_path: Path) -> Iterator[Rays]:
-    with Rays(tmp_path / "rays") as made:
-        yield made
-
-
-def on_ray(config: Config, rays: Rays, tmp_path: Path, *words: str, ranks: int = 2, explorers: int = 1) -> Run:
-    ray = ("cluster.name=ray", f"cluster.ranks={ranks}", f"cluster.explorers={explorers}")
-    return Run(config(*SETTINGS, *ray, f"cluster.address={rays.address}", *words, folder=tmp_path / "ray"), rays)
-
-
-def check(folder: Path, config: Config, tmp_path: Path) -> None:
-    """Fail unless each group was trained once, and the numbers are those of one process."""
-    straight = train(config(*SETTINGS, folder=tmp_path / "straight")).folder
-    store = RunStore.open(folder)
-    assert store.status()["state"] == "finished"
-    for step, (mine, theirs) in enumerate(zip(rows(folder), rows(straight), strict=True)):
-        assert sorted(g.index for g in store.read_groups(step)) == [PROMPTS * step + i for i in range(PROMPTS)]
-        for name in [name for name in mine if name.startswith(COSTS)]:
-            del mine[name], theirs[name]
-        assert mine == pytest.approx(theirs, rel=2e-3, abs=2e-5)
+def on_ranks(config: Config, rays: Rays, tmp_path: Path, *words: str, ranks: int = 2) -> Run:
+    return on_ray(config, rays, tmp_path, f"cluster.ranks={ranks}", *words, explorers=1)
 
 
 def ranks_of(run: Run) -> list[dict[str, Any]]:
@@ -78,7 +50,7 @@ def test_ranks_wait_for_their_places_then_train_the_same_model_in_parts_beside_e
     config: Config, rays: Rays, tmp_path: Path
 ) -> None:
     head = rays.add(3)
-    with on_ray(config, rays, tmp_path, "cluster.shard=full", ranks=4).train() as run:
+    with on_ranks(config, rays, tmp_path, "cluster.shard=full", ranks=4).train() as run:
         run.until(lambda: "Training waits for 4 places with 1 CPU each; on all nodes together 3 of 3" in run.said())
         away = rays.add(2)
         run.until(lambda: len(ranks_of(run)) == 3)  # while the explorer is starting
@@ -93,14 +65,14 @@ def test_ranks_wait_for_their_places_then_train_the_same_model_in_parts_beside_e
     last = run.folder / "checkpoints" / f"step_{STEPS:06d}"
     assert len(list(last.glob("optimiser*"))) == 4
     until(lambda: not left_on(head, away), 30, "ranks end with their run")
-    check(run.folder, config, tmp_path)
+    check(run.folder, config, tmp_path, but=COSTS)
 
 
 def test_a_rank_killed_while_others_explore_stops_the_run_which_names_it_and_goes_on_with_other_ranks(
     config: Config, rays: Rays, tmp_path: Path, hold: Path
 ) -> None:
     node = rays.add(4)
-    with on_ray(config, rays, tmp_path, f"environment.hold={hold}", ranks=3).train() as run:
+    with on_ranks(config, rays, tmp_path, f"environment.hold={hold}", ranks=3).train() as run:
         run.until(lambda: run.status().get("step") == 2)
         gone = ranks_of(run)[1]
         os.kill(gone["pid"], signal.SIGKILL)
@@ -113,7 +85,7 @@ def test_a_rank_killed_while_others_explore_stops_the_run_which_names_it_and_goe
         hold.unlink()
         with run.resume("cluster.ranks=2"):
             assert run.code() == 0, run.said()
-    check(run.folder, config, tmp_path)
+    check(run.folder, config, tmp_path, but=COSTS)
 
 
 DIES_IN_A_STEP = """
@@ -147,7 +119,7 @@ def test_a_rank_killed_in_the_middle_of_a_step_stops_the_run_which_goes_on_as_if
     config: Config, rays: Rays, tmp_path: Path, words: tuple[str, ...]
 ) -> None:
     node = rays.add(3)
-    with on_ray(config, rays, tmp_path, *words).train(DIES_IN_A_STEP) as run:
+    with on_ranks(config, rays, tmp_path, *words).train(DIES_IN_A_STEP) as run:
         assert run.code() == 1, run.said()
         assert re.search(r"rank-1 \(pid \d+ on .*\) is gone: ", run.said()), run.said()
         assert len(rows(run.folder)) == 2
@@ -155,7 +127,7 @@ def test_a_rank_killed_in_the_middle_of_a_step_stops_the_run_which_goes_on_as_if
         with run.resume():
             assert run.code() == 0, run.said()
     if not words:
-        check(run.folder, config, tmp_path)
+        check(run.folder, config, tmp_path, but=COSTS)
 
 
 def test_a_removed_node_with_a_rank_stops_the_run_which_goes_on_with_what_is_left(
@@ -163,7 +135,7 @@ def test_a_removed_node_with_a_rank_stops_the_run_which_goes_on_with_what_is_lef
 ) -> None:
     rays.add(1)
     away = rays.add(2)
-    with on_ray(config, rays, tmp_path, f"environment.hold={hold}").train() as run:
+    with on_ranks(config, rays, tmp_path, f"environment.hold={hold}").train() as run:
         run.until(lambda: run.status().get("step") == 2)
         assert ranks_of(run)[0]["pid"] in away.processes()
         away.kill()
@@ -174,14 +146,14 @@ def test_a_removed_node_with_a_rank_stops_the_run_which_goes_on_with_what_is_lef
         hold.unlink()
         with run.resume("cluster.ranks=1"):
             assert run.code() == 0, run.said()
-    check(run.folder, config, tmp_path)
+    check(run.folder, config, tmp_path, but=COSTS)
 
 
 def test_an_interrupt_ends_ranks_and_explorers_and_leaves_the_ray_as_it_was(
     config: Config, rays: Rays, tmp_path: Path, hold: Path
 ) -> None:
     node = rays.add(3)
-    with on_ray(config, rays, tmp_path, f"environment.hold={hold}").train() as run:
+    with on_ranks(config, rays, tmp_path, f"environment.hold={hold}").train() as run:
         run.until(lambda: run.status().get("step") == 2)
         run.interrupt()
         assert run.code(WITHIN_S) == 0, run.said()
@@ -189,10 +161,10 @@ def test_an_interrupt_ends_ranks_and_explorers_and_leaves_the_ray_as_it_was(
         hold.unlink()
         with run.resume():
             assert run.code() == 0, run.said()
-    check(run.folder, config, tmp_path)
+    check(run.folder, config, tmp_path, but=COSTS)
 
 
 def test_under_torchrun_the_first_rank_has_the_explorers(config: Config, tmp_path: Path) -> None:
     chosen = config(*SETTINGS, "cluster.name=ray", "cluster.explorers=2", folder=tmp_path / "ray")
     under_torchrun(2, lambda rank: train(chosen) and None)
-    check(tmp_path / "ray" / "run", config, tmp_path)
+    check(tmp_path / "ray" / "run", config, tmp_path, but=COSTS)
