@@ -39,6 +39,10 @@ class Census:
         """Return the number of live groups of this step and those before; costs as many lookups as steps lie ahead."""
         return self.size - sum(self._by_step[s] for s in range(step + 1, self._newest + 1))
 
+    def samplers(self) -> frozenset[int]:
+        """Return the numbers of the weights behind live groups."""
+        return frozenset(self._by_sampler)
+
     def versions(self, samplers: Mapping[int, Mapping[int, str]]) -> frozenset[int]:
         """Return the versions of weights behind live groups, given what each sampler number stands for."""
         return frozenset(version for number in self._by_sampler for version in samplers[number])

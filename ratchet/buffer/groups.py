@@ -29,6 +29,8 @@ from ratchet.buffer.registry import open_buffer
 from ratchet.core.errors import RunError
 from ratchet.core.rollout import Group
 
+SAMPLERS_KNOWN = 512
+"""Weights that are kept in memory although nothing live was sampled with them: the next group often was."""
 CHUNK = 500
 """Rows per statement that lists them; old SQLite libraries allow 999 parameters."""
 PURGED_AT_ONCE = 1024
@@ -237,6 +239,7 @@ class GroupTable:
             if first is not None:  # a bound on steps is one on rows: a step uses as many groups as it trains
                 connection.execute(sql.FORGET_USES_BEFORE, self._at(min(step, first + PURGED_STEPS)))
         self._purged = max(self._purged, step)
+        self._forget_samplers()
         return len(ids)
 
     def rewind(self, step: int, fingerprints: Mapping[int, str], *, past: bool = True, ahead: bool = True) -> int:
@@ -309,6 +312,16 @@ class GroupTable:
     def _know(self, number: int, weights: str) -> None:
         self._samplers[number] = {int(version): text for version, text in json.loads(weights).items()}
         self._sampler_ids[weights] = number
+
+    def _forget_samplers(self) -> None:
+        """Forget weights that no live group was sampled with, unless they are few. Should they come again, they get
+        another number."""
+        if len(self._samplers) <= SAMPLERS_KNOWN:
+            return
+        live = self._census.samplers()
+        if len(self._samplers) > SAMPLERS_KNOWN + 2 * len(live):
+            self._samplers = {number: weights for number, weights in self._samplers.items() if number in live}
+            self._sampler_ids = {weights: number for weights, number in self._sampler_ids.items() if number in live}
 
     def _sampler(self, connection: Connection, group: Group) -> int:
         """Return the number of the weights that sampled a group, a new one if they are new."""

@@ -25,6 +25,9 @@ from ratchet.run.source import explorer_of, sampling_of
 from ratchet.train.ledger import ledger
 from ratchet.train.trainer import StepReport
 
+VERSIONS_KNOWN = 1024
+"""Versions before the newest whose fingerprints are kept although no checkpoint needs them: answers may take long."""
+
 
 async def explore_loop(p: Parts) -> None:
     """Sample the batch of every step with the weights its schedule names."""
@@ -255,6 +258,8 @@ def checkpoint(p: Parts) -> Path:
         samplers={str(w.version): w.fingerprint for w in older},
         fingerprints={str(v): p.fingerprints[v] for v in sorted(held) if v in p.fingerprints},
     )
+    for version in [v for v in p.fingerprints if v < p.state.version - VERSIONS_KNOWN and v not in held]:
+        del p.fingerprints[version]
     folder = p.store.folder / "checkpoints"
     p.buffer.flush()
     samplers = {w.version: w.tensors for w in older}

@@ -7,7 +7,7 @@ import pytest
 from builders import random_groups
 from experiences import chosen, fingerprints, made, put, use
 
-from ratchet.buffer.groups import GroupTable
+from ratchet.buffer.groups import SAMPLERS_KNOWN, GroupTable
 from ratchet.core.errors import RunError
 from ratchet.store.codec import group_to_json
 
@@ -208,3 +208,16 @@ def test_buffers_of_one_database_do_not_see_each_other(opened, name: str) -> Non
     assert (one.groups_at(1), two.groups_at(1)) == ([], [0])
     two.rewind(0, {})
     assert (chosen(one, 1), two.size) == ([(0, 0)], 0)
+
+
+def test_weights_that_nothing_live_was_sampled_with_are_forgotten_and_may_come_again(table: GroupTable) -> None:
+    last = SAMPLERS_KNOWN + 8
+    for step in range(last + 1):
+        put(table, step, 0)
+        if step < last:
+            table.evict_used(step)
+        table.purge(step)
+    assert len(table._samplers) <= SAMPLERS_KNOWN + 2, "memory must not grow with the steps of a run"
+    put(table, last + 1, 0, version=0)
+    assert table.versions() == {0, last}
+    assert [entry.version for entry in table.choose(last + 1, 2, cooldown=0, max_uses=0)] == [0, last]
