@@ -245,7 +245,7 @@ class Served:
 class FakeVllm(Served):
     """`vllm serve` with the worker extension of this project."""
 
-    mode, max_logprobs = "processed_logprobs", 20
+    mode, max_logprobs, unfit = "processed_logprobs", 20, ""
 
     def answers(self, path: str, body: Any) -> Answer:
         if path == "/health":
@@ -266,7 +266,8 @@ class FakeVllm(Served):
             self.name_weights(body["new_version"])
             return 200, {"success": True, "new_version": body["new_version"]}
         if path == "/collective_rpc" and body["method"] == "ratchet_facts":
-            facts = {"logprobs_mode": self.mode, "max_logprobs": self.max_logprobs, "dtype": self.policy.dtype}
+            facts = {"logprobs_mode": self.mode, "max_logprobs": self.max_logprobs}
+            facts |= {"dtype": self.policy.dtype, "unfit": self.unfit}
             return 200, {"results": [facts]}
         if path == "/collective_rpc" and body["method"] == "ratchet_load":
             self.load(body["args"][0])

@@ -6,7 +6,7 @@ lets itself be updated and reports the distribution it draws from:
     VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --worker-extension-cls ratchet.engines.vllm_inside.RatchetWorker \\
         --logprobs-mode processed_logprobs
 
-Written against the source of vLLM 0.32: `entrypoints/scale_out/token_in_token_out`, `entrypoints/rl/online`,
+Written against vLLM 0.32: `entrypoints/scale_out/token_in_token_out`, `entrypoints/rl/online`,
 `entrypoints/serve/dev/rpc`. What a request and an answer look like is shared with `vllm_inside`.
 """
 
@@ -29,6 +29,8 @@ EXTENSION = "ratchet.engines.vllm_inside.RatchetWorker"
 """What vLLM's workers must be extended with to take weights."""
 MOST_TOP_K = 1024
 """Largest top-k whose kept mass is worth asking for: as many log-probabilities come with every token."""
+COLDEST, HOTTEST = 0.01, 2.0
+"""Temperatures that vLLM samples at, besides 0. It raises lower ones to the coldest without a word, and refuses hotter."""
 SEEDS = (1 << 63) - 1
 """vLLM's seeds are signed."""
 
@@ -39,8 +41,13 @@ def logprobs_mode(sampling: Sampling) -> str:
     Uncut distributions: those of the tempered one, `processed_logprobs`. Cut ones: the mass that was kept must be
     known too, and it follows from the top-k of the plain distribution, `raw_logprobs`, if nothing tempers it.
 
-    **Raises**: `ConfigError` for a cut whose mass vLLM does not tell.
+    **Raises**: `ConfigError` for a cut whose mass vLLM does not tell, and a temperature that it does not sample at.
     """
+    if sampling.temperature and not COLDEST <= sampling.temperature <= HOTTEST:
+        raise ConfigError(
+            f"explore.temperature = {sampling.temperature:g}: vLLM samples at {COLDEST:g} to {HOTTEST:g}. Change it, or "
+            'use engine.name = "ratchet".'
+        )
     if sampling.top_p >= 1 and sampling.top_k == 0:
         return "processed_logprobs"
     if sampling.temperature not in (0.0, 1.0) or not 0 < sampling.top_k <= MOST_TOP_K:
@@ -54,8 +61,8 @@ def logprobs_mode(sampling: Sampling) -> str:
 
 
 def check_facts(facts: Mapping[str, Any], sampling: Sampling, dtype: str) -> None:
-    """Raise `ConfigError` if vLLM computes in another precision than the policy, or does not report log-probabilities
-    of the distribution that it will be asked to draw from. `facts` are those of `RatchetWorker.ratchet_facts`."""
+    """Raise `ConfigError` if vLLM cannot compute the policy, computes in another precision, or does not report
+    log-probabilities of the distribution that it will be asked to draw from. `facts`: `RatchetWorker.ratchet_facts`."""
     wanted, found = logprobs_mode(sampling), facts["logprobs_mode"]
     if found != wanted:
         raise ConfigError(
@@ -71,6 +78,11 @@ def check_facts(facts: Mapping[str, Any], sampling: Sampling, dtype: str) -> Non
         raise ConfigError(
             f'vLLM computes in {facts["dtype"]}, but policy.dtype = "{dtype}": start it with --dtype {dtype}, or '
             "change policy.dtype."
+        )
+    if facts["unfit"]:
+        raise ConfigError(
+            f"vLLM cannot compute this model: {facts['unfit']}. Take a model of another form, or engine.name = "
+            '"ratchet".'
         )
 
 
@@ -225,7 +237,7 @@ def check_read_back(
     """Raise `EngineError` if the weights a worker holds after a load are not those it was given.
 
     A worker says nothing where it keeps them in a form that cannot be read back: split over devices, or packed for
-    its own kernels; and of adapters and other architectures nothing is asked. Then the log-probabilities of the next
+    its own kernels and too large to unpack; and of adapters and other architectures nothing is asked. Then the log-probabilities of the next
     step are the check.
     """
     found, expected = facts.get("digest"), folder.digest(weights)

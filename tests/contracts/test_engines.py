@@ -80,9 +80,10 @@ AWAY = [
     "sglang",
     pytest.param(
         "vllm",
-        marks=pytest.mark.skipif(
-            find_spec("vllm") is None, reason="vLLM itself is not installed here: pip install vllm"
-        ),
+        marks=[
+            pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM itself is not installed here: pip install vllm"),
+            pytest.mark.filterwarnings("default"),  # its warnings are its own
+        ],
     ),
 ]
 """The first three: our adapters over fakes that speak the documented APIs. The last: the library itself."""
