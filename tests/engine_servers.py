@@ -245,11 +245,13 @@ class Served:
 class FakeVllm(Served):
     """`vllm serve` with the worker extension of this project."""
 
-    mode, max_logprobs, unfit = "processed_logprobs", 20, ""
+    mode, max_logprobs, unfit, scaled_out = "processed_logprobs", 20, "", True
 
     def answers(self, path: str, body: Any) -> Answer:
         if path == "/health":
             return 200, None
+        if path.startswith("/inference") and not self.scaled_out:
+            return 403, {"error": {"message": "Scale-out endpoints are disabled.", "code": 403}}
         if path == "/inference/v1/generate":
             return self.inference(body)
         if path == "/inference/v1/abort_requests":

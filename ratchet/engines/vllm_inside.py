@@ -169,7 +169,12 @@ def _pack_head(model: Any) -> None:
 def _nothing_else_changed() -> Iterator[None]:
     """Give this process back what making vLLM takes from it: it seeds every global generator anew, and on CPUs puts a
     function that does nothing in the place of ``torch.set_num_threads``."""
-    threads, python, numpy, plain = torch.set_num_threads, random.getstate(), np.random.get_state(), torch.get_rng_state()
+    threads, python, numpy, plain = (
+        torch.set_num_threads,
+        random.getstate(),
+        np.random.get_state(),
+        torch.get_rng_state(),
+    )
     try:
         yield
     finally:

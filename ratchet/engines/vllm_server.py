@@ -1,10 +1,10 @@
 """vLLM behind HTTP: tokens in, tokens out, weights updated in place.
 
 Called by `engines.build` for ``engine.name = "vllm"`` with an ``engine.url``. The server must be started so that it
-lets itself be updated and reports the distribution it draws from:
+lets itself be updated, takes tokens, and reports the distribution it draws from:
 
-    VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --worker-extension-cls ratchet.engines.vllm_inside.RatchetWorker \\
-        --logprobs-mode processed_logprobs
+    VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --enable-scale-out --logprobs-mode processed_logprobs \\
+        --worker-extension-cls ratchet.engines.vllm_inside.RatchetWorker
 
 Written against vLLM 0.32: `entrypoints/scale_out/token_in_token_out`, `entrypoints/rl/online`,
 `entrypoints/serve/dev/rpc`. What a request and an answer look like is shared with `vllm_inside`.
@@ -27,10 +27,11 @@ from ratchet.engines.weight_folder import WeightFolder
 
 EXTENSION = "ratchet.engines.vllm_inside.RatchetWorker"
 """What vLLM's workers must be extended with to take weights."""
+ABORT = "/inference/v1/abort_requests"
 MOST_TOP_K = 1024
 """Largest top-k whose kept mass is worth asking for: as many log-probabilities come with every token."""
 COLDEST, HOTTEST = 0.01, 2.0
-"""Temperatures that vLLM samples at, besides 0. It raises lower ones to the coldest without a word, and refuses hotter."""
+"""Temperatures that vLLM samples at, besides 0. It raises lower ones without a word, and refuses higher."""
 SEEDS = (1 << 63) - 1
 """vLLM's seeds are signed."""
 
@@ -45,8 +46,8 @@ def logprobs_mode(sampling: Sampling) -> str:
     """
     if sampling.temperature and not COLDEST <= sampling.temperature <= HOTTEST:
         raise ConfigError(
-            f"explore.temperature = {sampling.temperature:g}: vLLM samples at {COLDEST:g} to {HOTTEST:g}. Change it, or "
-            'use engine.name = "ratchet".'
+            f"explore.temperature = {sampling.temperature:g}: vLLM samples at {COLDEST:g} to {HOTTEST:g}. Change "
+            'it, or use engine.name = "ratchet".'
         )
     if sampling.top_p >= 1 and sampling.top_k == 0:
         return "processed_logprobs"
@@ -168,6 +169,12 @@ class VllmServer:
         await self._server.open()
         facts = await self._call("ratchet_facts")
         check_facts(facts, self._sampling, self._folder.dtype)
+        try:
+            await self._server.http.post(ABORT, {"request_ids": []})
+        except EngineError as error:
+            raise ConfigError(
+                f"{self._server.http.url} takes no tokens ({error}). Start it with --enable-scale-out."
+            ) from None
 
     async def reopen(self) -> None:
         await self._server.reopen()
@@ -202,7 +209,7 @@ class VllmServer:
             ) from None
 
     async def abort(self, name: str) -> None:
-        await self._server.http.post("/inference/v1/abort_requests", {"request_ids": [name]})
+        await self._server.http.post(ABORT, {"request_ids": [name]})
 
     async def load(self, weights: Mapping[str, Tensor], label: Label) -> None:
         http, folder = self._server.http, self._folder.write(weights, label.version)
@@ -227,7 +234,8 @@ class VllmServer:
         except (EngineError, KeyError, IndexError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"{self._server.http.url} cannot take weights ({error}). Start it as VLLM_SERVER_DEV_MODE=1 vllm "
-                f"serve ... --worker-extension-cls {EXTENSION}, in an environment where ratchet is installed too."
+                f"serve ... --enable-scale-out --worker-extension-cls {EXTENSION}, in an environment where ratchet is "
+                "installed too."
             ) from None
 
 
@@ -237,8 +245,8 @@ def check_read_back(
     """Raise `EngineError` if the weights a worker holds after a load are not those it was given.
 
     A worker says nothing where it keeps them in a form that cannot be read back: split over devices, or packed for
-    its own kernels and too large to unpack; and of adapters and other architectures nothing is asked. Then the log-probabilities of the next
-    step are the check.
+    its own kernels and too large to unpack; and of adapters and other architectures nothing is asked. Then the
+    log-probabilities of the next step are the check.
     """
     found, expected = facts.get("digest"), folder.digest(weights)
     if not found or not expected:
