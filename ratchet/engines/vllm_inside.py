@@ -105,12 +105,14 @@ class RatchetWorker:
 
     def ratchet_facts(self) -> dict[str, Any]:
         """Return what decides whether this engine can serve a run."""
-        config = self.model_config
+        config, splits = self.model_config, bool(self.vllm_config.scheduler_config.enable_chunked_prefill)
         return {
             "logprobs_mode": str(config.logprobs_mode),
             "max_logprobs": int(config.max_logprobs),
             "dtype": str(config.dtype).removeprefix("torch."),
-            "unfit": _unfit(int(config.get_head_size())),
+            "unfit": _unfit(
+                int(config.get_head_size()), splits=self.vllm_config.scheduler_config.enable_chunked_prefill
+            ),
         }
 
     def ratchet_load(self, folder: str) -> dict[str, str]:
@@ -125,32 +127,40 @@ class RatchetWorker:
 
     def ratchet_loaded(self) -> dict[str, str]:
         """Finish a load; return the fingerprint of what is held, empty where it cannot be read back."""
-        from vllm.platforms import current_platform
-
         model, hf = self.model_runner.get_model(), self.model_config.hf_text_config
         tied = bool(hf.tie_word_embeddings)
-        if tied and current_platform.is_cpu():
+        if tied and _on_cpu():
             _pack_head(model)
         if self.vllm_config.parallel_config.tensor_parallel_size != 1:
             return {"digest": ""}
         return {"digest": read_back(held(model), int(hf.vocab_size), tied=tied)}
 
 
-def _unfit(head_size: int) -> str:
-    """Return why vLLM could not compute this model; empty if nothing is known.
+def _unfit(head_size: int, *, splits: bool) -> str:
+    """Return why vLLM would fail in the middle of a run, and what to do; empty if nothing is known.
 
-    On CPUs it takes any size of head and fails in its first step.
+    On CPUs it takes any size of head and fails in its first step, and fails over a request with a seed whose prompt is
+    computed in pieces (`splits`): torch's generators have no offset there for it to set back.
     """
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cpu():
+    if not _on_cpu():
         return ""
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
 
     sizes = CPUAttentionBackend.get_supported_head_sizes()
-    if head_size in sizes:
-        return ""
-    return f"its heads have {head_size} channels, and on CPUs vLLM has kernels for {', '.join(map(str, sizes))} alone"
+    if head_size not in sizes:
+        return (
+            f"the model's heads have {head_size} channels, and on CPUs vLLM has kernels for "
+            f'{", ".join(map(str, sizes))} alone. Take another model, or engine.name = "ratchet"'
+        )
+    if splits:
+        return "on CPUs vLLM fails over a seed when it splits a prompt. Start it with --no-enable-chunked-prefill"
+    return ""
+
+
+def _on_cpu() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
 
 
 def _pack_head(model: Any) -> None:
@@ -240,6 +250,7 @@ class VllmInside:
             "worker_extension_cls": EXTENSION,
             "disable_log_stats": True,
             "async_scheduling": False,  # a token computed ahead of a load would come out after it
+            **({"enable_chunked_prefill": False} if _on_cpu() else {}),  # see _unfit
             **self._options.more,
         }
         try:

@@ -81,10 +81,7 @@ def check_facts(facts: Mapping[str, Any], sampling: Sampling, dtype: str) -> Non
             "change policy.dtype."
         )
     if facts["unfit"]:
-        raise ConfigError(
-            f"vLLM cannot compute this model: {facts['unfit']}. Take a model of another form, or engine.name = "
-            '"ratchet".'
-        )
+        raise ConfigError(f"This vLLM would fail in the middle of a run: {facts['unfit']}.")
 
 
 def sampling_fields(request: Request, ends: Sequence[int], top_k: int) -> dict[str, Any]:

@@ -268,10 +268,18 @@ def test_making_vllm_leaves_threads_and_generators_of_this_process_alone(opened:
 # --- What is refused.
 
 
+def test_a_vllm_on_cpus_that_splits_prompts_is_refused() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a GPU's generators have an offset")
+    section = EngineSection(name="vllm", memory=0.2, options={"enforce_eager": True, "enable_chunked_prefill": True})
+    with pytest.raises(ConfigError, match="--no-enable-chunked-prefill"):
+        engine_for(section, fit(), context=CONTEXT, sampling=PLAIN, note=lambda text: None)
+
+
 def test_heads_that_a_cpu_has_no_kernel_for_are_refused_before_the_first_token() -> None:
     if torch.cuda.is_available():
         pytest.skip("a GPU has kernels for them")
-    with pytest.raises(ConfigError, match="its heads have 16 channels"):
+    with pytest.raises(ConfigError, match="heads have 16 channels"):
         inside_itself(model(head_size=16), PLAIN)
 
 

@@ -71,7 +71,10 @@ class LLMEngine:
                 tie_word_embeddings=self.policy.shape.tied, vocab_size=self.policy.shape.vocab
             ),
         )  # fmt: skip
-        self.worker.vllm_config = SimpleNamespace(parallel_config=SimpleNamespace(tensor_parallel_size=1))
+        self.worker.vllm_config = SimpleNamespace(
+            parallel_config=SimpleNamespace(tensor_parallel_size=1),
+            scheduler_config=SimpleNamespace(enable_chunked_prefill=True),
+        )
         self.worker.model_runner = SimpleNamespace(get_model=lambda: Model(self.runner))
         self.worker.reload_weights = self.reload
 
