@@ -105,14 +105,13 @@ class RatchetWorker:
 
     def ratchet_facts(self) -> dict[str, Any]:
         """Return what decides whether this engine can serve a run."""
-        config, splits = self.model_config, bool(self.vllm_config.scheduler_config.enable_chunked_prefill)
+        config = self.model_config
+        splits = bool(self.vllm_config.scheduler_config.enable_chunked_prefill)
         return {
             "logprobs_mode": str(config.logprobs_mode),
             "max_logprobs": int(config.max_logprobs),
             "dtype": str(config.dtype).removeprefix("torch."),
-            "unfit": _unfit(
-                int(config.get_head_size()), splits=self.vllm_config.scheduler_config.enable_chunked_prefill
-            ),
+            "unfit": _unfit(int(config.get_head_size()), splits=splits),
         }
 
     def ratchet_load(self, folder: str) -> dict[str, str]:
