@@ -37,6 +37,8 @@ MARKS = [
 START_S = 300.0
 BUDGET = CONTEXT
 """Tokens vLLM computes at once: so few that the prompts of a batch do not fit in one step."""
+CACHE = 1 << 26
+"""Bytes of its cache: several engines live in one test."""
 
 
 def fit(**changes: object) -> Policy:
@@ -50,8 +52,8 @@ def fit(**changes: object) -> Policy:
 
 def inside_itself(policy: Policy, sampling: Sampling) -> ElsewhereEngine:
     """Return an engine with vLLM in this process; it holds no weights yet."""
-    options = {"enforce_eager": True, "max_num_batched_tokens": BUDGET}
-    section = EngineSection(name="vllm", max_rows=16, memory=0.2, options=options)
+    options = {"enforce_eager": True, "max_num_batched_tokens": BUDGET, "kv_cache_memory_bytes": CACHE}
+    section = EngineSection(name="vllm", max_rows=16, memory=0.1, options=options)
     engine = engine_for(section, policy, context=CONTEXT, sampling=sampling, note=lambda text: None)
     assert isinstance(engine, ElsewhereEngine)
     return engine
@@ -77,7 +79,7 @@ def serving(url: str, mode: str = "processed_logprobs", most: int = 20) -> str:
     return (
         f"env VLLM_SERVER_DEV_MODE=1 {sys.executable} -W ignore -m vllm.entrypoints.openai.api_server "
         f"--model {{model}} --port {url.rpartition(':')[2]} --dtype float32 --enable-scale-out --enforce-eager "
-        f"--max-model-len {CONTEXT} --max-num-seqs 16 --gpu-memory-utilization 0.1 --max-logprobs {most} "
+        f"--max-model-len {CONTEXT} --max-num-seqs 16 --kv-cache-memory-bytes {CACHE} --max-logprobs {most} "
         f"--max-num-batched-tokens {BUDGET} --no-enable-chunked-prefill "
         f"--worker-extension-cls {EXTENSION} --logprobs-mode {mode}"
     )

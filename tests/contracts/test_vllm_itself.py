@@ -17,6 +17,7 @@ import pytest
 import torch
 from engine_requests import CONTEXT, ask, kept_by_hand, logits_after, model, request_for
 from vllm_itself import (
+    CACHE,
     MARKS,
     TOKENS,
     address,
@@ -271,7 +272,8 @@ def test_making_vllm_leaves_threads_and_generators_of_this_process_alone(opened:
 def test_a_vllm_on_cpus_that_splits_prompts_is_refused() -> None:
     if torch.cuda.is_available():
         pytest.skip("a GPU's generators have an offset")
-    section = EngineSection(name="vllm", memory=0.2, options={"enforce_eager": True, "enable_chunked_prefill": True})
+    options = {"enforce_eager": True, "enable_chunked_prefill": True, "kv_cache_memory_bytes": CACHE}
+    section = EngineSection(name="vllm", options=options)
     with pytest.raises(ConfigError, match="--no-enable-chunked-prefill"):
         engine_for(section, fit(), context=CONTEXT, sampling=PLAIN, note=lambda text: None)
 
