@@ -245,7 +245,9 @@ class Served:
 class FakeVllm(Served):
     """`vllm serve` with the worker extension of this project."""
 
-    mode, max_logprobs, unfit, scaled_out = "processed_logprobs", 20, "", True
+    mode, max_logprobs, unfit = "processed_logprobs", 20, ""
+    scaled_out, extended = True, True
+    """Whether it was started with --enable-scale-out and with --worker-extension-cls."""
 
     def answers(self, path: str, body: Any) -> Answer:
         if path == "/health":
@@ -267,6 +269,8 @@ class FakeVllm(Served):
         if path == "/update_weight_version":
             self.name_weights(body["new_version"])
             return 200, {"success": True, "new_version": body["new_version"]}
+        if path == "/collective_rpc" and not self.extended:
+            return 500, {"error": {"message": "Call to collective_rpc method failed", "code": 500}}
         if path == "/collective_rpc" and body["method"] == "ratchet_facts":
             facts = {"logprobs_mode": self.mode, "max_logprobs": self.max_logprobs}
             facts |= {"dtype": self.policy.dtype, "unfit": self.unfit}

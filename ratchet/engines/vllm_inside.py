@@ -47,7 +47,7 @@ _WHOLE = {"model.embed_tokens.weight": "embedding", "model.norm.weight": "final_
 
 
 MOST_UNPACKED = 2e11
-"""Most multiplications for reading packed weights back: about a second of one core. Larger models are not read back."""
+"""Most multiplications for reading packed weights back: a few seconds of one core. Larger models are not read back."""
 
 
 def read_back(parameters: Iterable[tuple[str, Tensor]], vocab: int, *, tied: bool) -> str:

@@ -164,7 +164,10 @@ class VllmServer:
     async def open(self) -> None:
         logprobs_mode(self._sampling)
         await self._server.open()
-        facts = await self._call("ratchet_facts")
+        try:
+            facts = await self._call("ratchet_facts")
+        except EngineGone as gone:  # how vLLM answers where its workers have no such method
+            raise self._cannot_take(gone) from None
         check_facts(facts, self._sampling, self._folder.dtype)
         try:
             await self._server.http.post(ABORT, {"request_ids": []})
@@ -229,11 +232,13 @@ class VllmServer:
             found = await self._server.http.post("/collective_rpc", {"method": method, "args": list(args)})
             return dict(found["results"][0])
         except (EngineError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise ConfigError(
-                f"{self._server.http.url} cannot take weights ({error}). Start it as VLLM_SERVER_DEV_MODE=1 vllm "
-                f"serve ... --enable-scale-out --worker-extension-cls {EXTENSION}, in an environment where ratchet is "
-                "installed too."
-            ) from None
+            raise self._cannot_take(error) from None
+
+    def _cannot_take(self, error: Exception) -> ConfigError:
+        return ConfigError(
+            f"{self._server.http.url} cannot take weights ({error}). Start it as VLLM_SERVER_DEV_MODE=1 vllm serve ... "
+            f"--enable-scale-out --worker-extension-cls {EXTENSION}, in an environment where ratchet is installed too."
+        )
 
 
 def check_read_back(

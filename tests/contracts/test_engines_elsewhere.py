@@ -353,9 +353,13 @@ def test_a_vllm_that_reports_another_distribution_is_refused() -> None:
     server.close()
 
 
-def test_a_vllm_that_takes_no_tokens_or_cannot_compute_the_model_is_refused() -> None:
+def test_a_vllm_that_takes_no_weights_no_tokens_or_not_this_model_is_refused() -> None:
     policy = model()
     server = FakeVllm(policy, CONTEXT)
+    server.extended = False
+    with pytest.raises(ConfigError, match=r"cannot take weights .* --worker-extension-cls ratchet\.engines"):
+        reached("vllm-server", server.url, policy, CONTEXT, PLAIN)
+    server.extended = True
     server.scaled_out = False
     with pytest.raises(ConfigError, match=r"takes no tokens .* --enable-scale-out"):
         reached("vllm-server", server.url, policy, CONTEXT, PLAIN)
