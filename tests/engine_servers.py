@@ -245,11 +245,15 @@ class Served:
 class FakeVllm(Served):
     """`vllm serve` with the worker extension of this project."""
 
-    mode, max_logprobs = "processed_logprobs", 20
+    mode, max_logprobs, unfit = "processed_logprobs", 20, ""
+    scaled_out, extended = True, True
+    """Whether it was started with --enable-scale-out and with --worker-extension-cls."""
 
     def answers(self, path: str, body: Any) -> Answer:
         if path == "/health":
             return 200, None
+        if path.startswith("/inference") and not self.scaled_out:
+            return 403, {"error": {"message": "Scale-out endpoints are disabled.", "code": 403}}
         if path == "/inference/v1/generate":
             return self.inference(body)
         if path == "/inference/v1/abort_requests":
@@ -265,8 +269,11 @@ class FakeVllm(Served):
         if path == "/update_weight_version":
             self.name_weights(body["new_version"])
             return 200, {"success": True, "new_version": body["new_version"]}
+        if path == "/collective_rpc" and not self.extended:
+            return 500, {"error": {"message": "Call to collective_rpc method failed", "code": 500}}
         if path == "/collective_rpc" and body["method"] == "ratchet_facts":
-            facts = {"logprobs_mode": self.mode, "max_logprobs": self.max_logprobs, "dtype": self.policy.dtype}
+            facts = {"logprobs_mode": self.mode, "max_logprobs": self.max_logprobs}
+            facts |= {"dtype": self.policy.dtype, "unfit": self.unfit}
             return 200, {"results": [facts]}
         if path == "/collective_rpc" and body["method"] == "ratchet_load":
             self.load(body["args"][0])

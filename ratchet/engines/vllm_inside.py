@@ -1,8 +1,8 @@
 """vLLM in this process, and what its workers are extended with. The one file that imports vllm.
 
 Called by `engines.build` for ``engine.name = "vllm"`` without an ``engine.url``; a vLLM server loads `RatchetWorker`
-by name. Written against vLLM 0.32 (the source of its wheel): `v1/engine/llm_engine`, `v1/sample/sampler`,
-`model_executor/model_loader/reload`.
+by name. Written against vLLM 0.32: `v1/engine/llm_engine`, `v1/sample/sampler`, `model_executor/model_loader/reload`;
+run with its build for CPUs.
 
 One step of vLLM blocks this engine's thread, so cancellations and loads come between two steps, and how many tokens
 an answer had at a load is known exactly.
@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ratchet.core.errors import ConfigError
+from ratchet.core.errors import ConfigError, EngineError
 from ratchet.core.protocols import Request, Sampling
 from ratchet.engines.elsewhere import Answer, EngineGone, Label
 from ratchet.engines.vllm_server import (
@@ -43,21 +46,53 @@ _OURS = {
 _WHOLE = {"model.embed_tokens.weight": "embedding", "model.norm.weight": "final_norm", "lm_head.weight": "untied_head"}
 
 
+MOST_UNPACKED = 2e11
+"""Most multiplications for reading packed weights back: a few seconds of one core. Larger models are not read back."""
+
+
 def read_back(parameters: Iterable[tuple[str, Tensor]], vocab: int, *, tied: bool) -> str:
     """Return the fingerprint of the weights a model of vLLM holds; empty where they cannot be read back.
 
-    That is where a weight has no place in our decoder, or was packed for a kernel and emptied (on CPUs).
+    That is where a weight has no place in our decoder, or was packed for a kernel and emptied. `tied` models whose head
+    is not their embedding have none that a policy could have: `TORN`.
     """
     found: dict[str, Tensor] = {}
+    tied_head: Tensor | None = None
     for name, weight in parameters:
         if tied and name == "lm_head.weight":
+            tied_head = weight.detach()[:vocab]
             continue
         layer, _, kind = name.removeprefix("model.layers.").partition(".")
         ours = _WHOLE.get(name) or (f"layers.{layer}.{_OURS[kind]}" if kind in _OURS else "")
         if not ours or not weight.numel():
             return ""
         found[ours] = weight.detach()[:vocab] if ours in ("embedding", "untied_head") else weight.detach()
+    if tied_head is not None and not torch.equal(tied_head, found["embedding"]):
+        return TORN
     return fingerprint(found)
+
+
+TORN = "with a head that is not their embedding"
+"""What `read_back` says of a tied model whose two uses of one weight differ."""
+
+
+def held(model: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yield the weights that a model of vLLM computes with, by its names.
+
+    On CPUs it packs matrices for their kernels and empties them; what a packed one holds comes out when it is given the
+    unit vectors, exactly. Those too costly to ask (`MOST_UNPACKED`) stay empty.
+    """
+    packed = {n: m for n, m in model.named_modules() if "cpu_linear" in vars(m) and n != "model.embed_tokens"}
+    cost = sum(m.output_size_per_partition * m.input_size_per_partition**2 for m in packed.values())
+    heads = ("lm_head.weight",) if "lm_head" in packed else ()
+    for name in dict.fromkeys([*(n for n, _ in model.named_parameters()), *heads]):
+        owner = name.removesuffix(".weight")
+        if owner in packed and cost <= MOST_UNPACKED:
+            module = packed[owner]
+            units = torch.eye(module.input_size_per_partition, dtype=module.weight.dtype)
+            yield name, module.cpu_linear(units, module.weight, None).T
+        else:
+            yield name, model.get_parameter(name)
 
 
 class RatchetWorker:
@@ -71,10 +106,12 @@ class RatchetWorker:
     def ratchet_facts(self) -> dict[str, Any]:
         """Return what decides whether this engine can serve a run."""
         config = self.model_config
+        splits = bool(self.vllm_config.scheduler_config.enable_chunked_prefill)
         return {
             "logprobs_mode": str(config.logprobs_mode),
             "max_logprobs": int(config.max_logprobs),
             "dtype": str(config.dtype).removeprefix("torch."),
+            "unfit": _unfit(int(config.get_head_size()), splits=splits),
         }
 
     def ratchet_load(self, folder: str) -> dict[str, str]:
@@ -91,11 +128,38 @@ class RatchetWorker:
         """Finish a load; return the fingerprint of what is held, empty where it cannot be read back."""
         model, hf = self.model_runner.get_model(), self.model_config.hf_text_config
         tied = bool(hf.tie_word_embeddings)
-        if tied and not torch.cuda.is_available():
+        if tied and _on_cpu():
             _pack_head(model)
         if self.vllm_config.parallel_config.tensor_parallel_size != 1:
             return {"digest": ""}
-        return {"digest": read_back(model.named_parameters(), int(hf.vocab_size), tied=tied)}
+        return {"digest": read_back(held(model), int(hf.vocab_size), tied=tied)}
+
+
+def _unfit(head_size: int, *, splits: bool) -> str:
+    """Return why vLLM would fail in the middle of a run, and what to do; empty if nothing is known.
+
+    On CPUs it takes any size of head and fails in its first step, and fails over a request with a seed whose prompt is
+    computed in pieces (`splits`): torch's generators have no offset there for it to set back.
+    """
+    if not _on_cpu():
+        return ""
+    from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackend
+
+    sizes = CPUAttentionBackend.get_supported_head_sizes()
+    if head_size not in sizes:
+        return (
+            f"the model's heads have {head_size} channels, and on CPUs vLLM has kernels for "
+            f'{", ".join(map(str, sizes))} alone. Take another model, or engine.name = "ratchet"'
+        )
+    if splits:
+        return "on CPUs vLLM fails over a seed when it splits a prompt. Start it with --no-enable-chunked-prefill"
+    return ""
+
+
+def _on_cpu() -> bool:
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
 
 
 def _pack_head(model: Any) -> None:
@@ -108,6 +172,25 @@ def _pack_head(model: Any) -> None:
 
     if model.lm_head.weight.numel():
         dispatch_cpu_unquantized_gemm(model.lm_head, remove_weight=False)
+
+
+@contextmanager
+def _nothing_else_changed() -> Iterator[None]:
+    """Give this process back what making vLLM takes from it: it seeds every global generator anew, and on CPUs puts a
+    function that does nothing in the place of ``torch.set_num_threads``."""
+    threads, python, numpy, plain = (
+        torch.set_num_threads,
+        random.getstate(),
+        np.random.get_state(),
+        torch.get_rng_state(),
+    )
+    try:
+        yield
+    finally:
+        torch.set_num_threads = threads
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(plain)
 
 
 @dataclass(slots=True, eq=False)
@@ -166,10 +249,12 @@ class VllmInside:
             "worker_extension_cls": EXTENSION,
             "disable_log_stats": True,
             "async_scheduling": False,  # a token computed ahead of a load would come out after it
+            **({"enable_chunked_prefill": False} if _on_cpu() else {}),  # see _unfit
             **self._options.more,
         }
         try:
-            self._engine = vllm.LLMEngine.from_engine_args(vllm.EngineArgs(**arguments))
+            with _nothing_else_changed():
+                self._engine = vllm.LLMEngine.from_engine_args(vllm.EngineArgs(**arguments))
         except (TypeError, ValueError) as error:
             raise ConfigError(
                 f'engine.name = "vllm" cannot be made: {error}. Look at engine.options and policy.model.'
@@ -187,7 +272,10 @@ class VllmInside:
         fields = sampling_fields(request, self._ends, self._sampling.top_k)
         prompt = {"prompt_token_ids": request.prompt.tolist(), "cache_salt": str(self._label)}
         asked = _Asked(request, asyncio.get_running_loop().create_future(), spans=[(0, self._label)])
-        self._engine.add_request(name, prompt, SamplingParams(**fields, output_kind=RequestOutputKind.DELTA))
+        try:
+            self._engine.add_request(name, prompt, SamplingParams(**fields, output_kind=RequestOutputKind.DELTA))
+        except ValueError as error:
+            raise EngineError(f"vLLM refuses a request: {error}.") from None
         self._asked[name] = asked
         if self._pump is None or self._pump.done():
             self._pump = asyncio.get_running_loop().create_task(self._run())

@@ -1,12 +1,12 @@
 """vLLM behind HTTP: tokens in, tokens out, weights updated in place.
 
 Called by `engines.build` for ``engine.name = "vllm"`` with an ``engine.url``. The server must be started so that it
-lets itself be updated and reports the distribution it draws from:
+lets itself be updated, takes tokens, and reports the distribution it draws from:
 
-    VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --worker-extension-cls ratchet.engines.vllm_inside.RatchetWorker \\
-        --logprobs-mode processed_logprobs
+    VLLM_SERVER_DEV_MODE=1 vllm serve MODEL --enable-scale-out --logprobs-mode processed_logprobs \\
+        --worker-extension-cls ratchet.engines.vllm_inside.RatchetWorker
 
-Written against the source of vLLM 0.32: `entrypoints/scale_out/token_in_token_out`, `entrypoints/rl/online`,
+Written against vLLM 0.32: `entrypoints/scale_out/token_in_token_out`, `entrypoints/rl/online`,
 `entrypoints/serve/dev/rpc`. What a request and an answer look like is shared with `vllm_inside`.
 """
 
@@ -27,8 +27,11 @@ from ratchet.engines.weight_folder import WeightFolder
 
 EXTENSION = "ratchet.engines.vllm_inside.RatchetWorker"
 """What vLLM's workers must be extended with to take weights."""
+ABORT = "/inference/v1/abort_requests"
 MOST_TOP_K = 1024
 """Largest top-k whose kept mass is worth asking for: as many log-probabilities come with every token."""
+COLDEST, HOTTEST = 0.01, 2.0
+"""Temperatures that vLLM samples at, besides 0. It raises lower ones without a word, and refuses higher."""
 SEEDS = (1 << 63) - 1
 """vLLM's seeds are signed."""
 
@@ -39,8 +42,13 @@ def logprobs_mode(sampling: Sampling) -> str:
     Uncut distributions: those of the tempered one, `processed_logprobs`. Cut ones: the mass that was kept must be
     known too, and it follows from the top-k of the plain distribution, `raw_logprobs`, if nothing tempers it.
 
-    **Raises**: `ConfigError` for a cut whose mass vLLM does not tell.
+    **Raises**: `ConfigError` for a cut whose mass vLLM does not tell, and a temperature that it does not sample at.
     """
+    if sampling.temperature and not COLDEST <= sampling.temperature <= HOTTEST:
+        raise ConfigError(
+            f"explore.temperature = {sampling.temperature:g}: vLLM samples at {COLDEST:g} to {HOTTEST:g}. Change "
+            'it, or use engine.name = "ratchet".'
+        )
     if sampling.top_p >= 1 and sampling.top_k == 0:
         return "processed_logprobs"
     if sampling.temperature not in (0.0, 1.0) or not 0 < sampling.top_k <= MOST_TOP_K:
@@ -54,8 +62,8 @@ def logprobs_mode(sampling: Sampling) -> str:
 
 
 def check_facts(facts: Mapping[str, Any], sampling: Sampling, dtype: str) -> None:
-    """Raise `ConfigError` if vLLM computes in another precision than the policy, or does not report log-probabilities
-    of the distribution that it will be asked to draw from. `facts` are those of `RatchetWorker.ratchet_facts`."""
+    """Raise `ConfigError` if vLLM cannot compute the policy, computes in another precision, or does not report
+    log-probabilities of the distribution that it will be asked to draw from. `facts`: `RatchetWorker.ratchet_facts`."""
     wanted, found = logprobs_mode(sampling), facts["logprobs_mode"]
     if found != wanted:
         raise ConfigError(
@@ -72,6 +80,8 @@ def check_facts(facts: Mapping[str, Any], sampling: Sampling, dtype: str) -> Non
             f'vLLM computes in {facts["dtype"]}, but policy.dtype = "{dtype}": start it with --dtype {dtype}, or '
             "change policy.dtype."
         )
+    if facts["unfit"]:
+        raise ConfigError(f"This vLLM would fail in the middle of a run: {facts['unfit']}.")
 
 
 def sampling_fields(request: Request, ends: Sequence[int], top_k: int) -> dict[str, Any]:
@@ -154,8 +164,17 @@ class VllmServer:
     async def open(self) -> None:
         logprobs_mode(self._sampling)
         await self._server.open()
-        facts = await self._call("ratchet_facts")
+        try:
+            facts = await self._call("ratchet_facts")
+        except EngineGone as gone:  # how vLLM answers where its workers have no such method
+            raise self._cannot_take(gone) from None
         check_facts(facts, self._sampling, self._folder.dtype)
+        try:
+            await self._server.http.post(ABORT, {"request_ids": []})
+        except EngineError as error:
+            raise ConfigError(
+                f"{self._server.http.url} takes no tokens ({error}). Start it with --enable-scale-out."
+            ) from None
 
     async def reopen(self) -> None:
         await self._server.reopen()
@@ -190,7 +209,7 @@ class VllmServer:
             ) from None
 
     async def abort(self, name: str) -> None:
-        await self._server.http.post("/inference/v1/abort_requests", {"request_ids": [name]})
+        await self._server.http.post(ABORT, {"request_ids": [name]})
 
     async def load(self, weights: Mapping[str, Tensor], label: Label) -> None:
         http, folder = self._server.http, self._folder.write(weights, label.version)
@@ -213,10 +232,13 @@ class VllmServer:
             found = await self._server.http.post("/collective_rpc", {"method": method, "args": list(args)})
             return dict(found["results"][0])
         except (EngineError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise ConfigError(
-                f"{self._server.http.url} cannot take weights ({error}). Start it as VLLM_SERVER_DEV_MODE=1 vllm "
-                f"serve ... --worker-extension-cls {EXTENSION}, in an environment where ratchet is installed too."
-            ) from None
+            raise self._cannot_take(error) from None
+
+    def _cannot_take(self, error: Exception) -> ConfigError:
+        return ConfigError(
+            f"{self._server.http.url} cannot take weights ({error}). Start it as VLLM_SERVER_DEV_MODE=1 vllm serve ... "
+            f"--enable-scale-out --worker-extension-cls {EXTENSION}, in an environment where ratchet is installed too."
+        )
 
 
 def check_read_back(
@@ -225,8 +247,8 @@ def check_read_back(
     """Raise `EngineError` if the weights a worker holds after a load are not those it was given.
 
     A worker says nothing where it keeps them in a form that cannot be read back: split over devices, or packed for
-    its own kernels; and of adapters and other architectures nothing is asked. Then the log-probabilities of the next
-    step are the check.
+    its own kernels and too large to unpack; and of adapters and other architectures nothing is asked. Then the
+    log-probabilities of the next step are the check.
     """
     found, expected = facts.get("digest"), folder.digest(weights)
     if not found or not expected:

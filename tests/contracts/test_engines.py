@@ -16,12 +16,12 @@ from builders import within
 from engine_requests import CONTEXT, ask, kept_by_hand, logits_after, model, request_for
 from engine_servers import Served, inside, served, standing_in_for_vllm
 from torch import Tensor
+from vllm_itself import MARKS, address, behind_itself, fit, inside_itself, some_tokens
 
-from ratchet.config.schema import EngineSection
 from ratchet.core.errors import RunError
 from ratchet.core.protocols import Completion, Engine, Request, Sampling
 from ratchet.core.rollout import StopReason, Tokens
-from ratchet.engines.build import engine_for, runner_for
+from ratchet.engines.build import runner_for
 from ratchet.engines.dense import DenseRunner
 from ratchet.engines.elsewhere import ElsewhereEngine
 from ratchet.engines.graphed import GraphedRunner, Replay
@@ -29,6 +29,7 @@ from ratchet.engines.local import LocalEngine
 from ratchet.engines.native_runner import NativeRunner
 from ratchet.engines.runner import Runner
 from ratchet.engines.scripted import ScriptedEngine
+from ratchet.engines.vllm_server import HOTTEST
 from ratchet.kernels import native
 from ratchet.policy.policy import Policy
 
@@ -78,14 +79,22 @@ AWAY = [
     "vllm-server",
     "vllm-inside",
     "sglang",
-    pytest.param(
-        "vllm",
-        marks=pytest.mark.skipif(
-            find_spec("vllm") is None, reason="vLLM itself is not installed here: pip install vllm"
-        ),
-    ),
+    pytest.param("vllm-itself", marks=MARKS),
+    pytest.param("vllm-itself-served", marks=MARKS),
 ]
-"""The first three: our adapters over fakes that speak the documented APIs. The last: the library itself."""
+"""The first three: our adapters over fakes that speak the documented APIs. The last two: the library itself."""
+
+
+ITSELF = ("vllm-itself", "vllm-itself-served")
+
+
+def model_for(kind: str) -> Policy:
+    return fit() if kind in ITSELF else model()
+
+
+def hot(kind: str) -> float:
+    """A temperature at which answers are long."""
+    return HOTTEST if kind in ITSELF else 3.0
 
 
 def runner_of(kind: str, policy: Policy) -> Counting:
@@ -122,9 +131,9 @@ def engine_of(kind: str, policy: Policy) -> Engine:
     if kind == "vllm-inside":
         OPEN.append(inside(policy, CONTEXT, Sampling(max_tokens=12)))
         return OPEN[-1]
-    if kind == "vllm":
-        section = EngineSection(name="vllm", max_rows=16, memory=0.2, options={"enforce_eager": True})
-        made = engine_for(section, policy, context=CONTEXT, sampling=Sampling(max_tokens=12), note=print)
+    if kind in ITSELF:
+        plain = Sampling(max_tokens=12)
+        made = inside_itself(policy, plain) if kind == "vllm-itself" else behind_itself(policy, plain, address())
         made.load(policy.weights(), 0, policy.fingerprint())
         OPEN.append(made)
         return made
@@ -155,8 +164,8 @@ def hold_in_mid_answer(engine: Engine, kind: str) -> Callable[[], Awaitable[None
             assert await asyncio.to_thread(server.gate.reached.wait, 10)
         elif fake is not None:
             assert await asyncio.to_thread(fake.reached.wait, 10)
-        elif isinstance(engine, ElsewhereEngine):  # vLLM itself: its answers say how far they are
-            await asyncio.sleep(0.05)
+        elif isinstance(engine, ElsewhereEngine):
+            await some_tokens(engine, address() if kind == "vllm-itself-served" else "")
         else:
             for _ in range(6):
                 await asyncio.sleep(0)
@@ -182,7 +191,7 @@ def local_kind(request: pytest.FixtureRequest) -> str:
 
 
 def test_a_seed_repeats_its_answer_whatever_else_shares_the_batch(kind: str) -> None:
-    policy = model()
+    policy = model_for(kind)
     mine = [request_for(policy, "1+2=?", seed=s) for s in (5, 6)]
     others = [
         request_for(policy, text, seed=9, max_tokens=m) for text, m in (("1+2=?", 3), ("what", 20), ("a b c d e f", 7))
@@ -197,7 +206,7 @@ def test_a_seed_repeats_its_answer_whatever_else_shares_the_batch(kind: str) -> 
 
 
 def test_the_limit_of_new_tokens_and_of_the_context_cut_an_answer(kind: str) -> None:
-    policy = model()
+    policy = model_for(kind)
     engine = engine_of(kind, policy)
     long = policy.tokenizer.encode("a" * (CONTEXT - 3))
     sampling = Sampling(max_tokens=4, temperature=2.0)
@@ -209,18 +218,17 @@ def test_the_limit_of_new_tokens_and_of_the_context_cut_an_answer(kind: str) -> 
 
 
 def test_prompts_of_many_lengths_share_a_batch_when_each_may_fill_the_context(kind: str) -> None:
-    policy = model()
+    policy = model_for(kind)
     texts = ["a", "ab" * 20, "abc" * 30]
-    requests = [request_for(policy, text, max_tokens=10 * CONTEXT, temperature=3.0) for text in texts]
+    requests = [request_for(policy, text, max_tokens=10 * CONTEXT, temperature=hot(kind)) for text in texts]
     for request, done in zip(requests, ask(engine_of(kind, policy), requests), strict=True):
         assert 1 <= len(done.output) <= CONTEXT - len(request.prompt)
 
 
 def test_a_load_in_mid_answer_shows_in_its_two_versions(kind: str) -> None:
-    policy, engine = model(), engine_of(kind, model())
-    request = request_for(policy, max_tokens=40, temperature=3.0, seed=12)
-    length = len(ask(engine, [request])[0].output)
-    assert length > 8, "the test needs a long answer"
+    policy, engine = model_for(kind), engine_of(kind, model_for(kind))
+    requests = [request_for(policy, max_tokens=80, temperature=hot(kind), seed=s) for s in range(12, 20)]
+    request = next(r for r in requests if len(ask(engine, [r])[0].output) > 8)
 
     some_tokens = hold_in_mid_answer(engine, kind)
 
@@ -238,7 +246,7 @@ def test_a_load_in_mid_answer_shows_in_its_two_versions(kind: str) -> None:
 
 
 def test_closing_fails_the_requests_in_flight(kind: str) -> None:
-    policy, engine = model(), engine_of(kind, model())
+    policy, engine = model_for(kind), engine_of(kind, model_for(kind))
 
     async def close_between() -> list[Completion | BaseException]:
         waiting = [asyncio.ensure_future(engine.generate(request_for(policy, seed=s, max_tokens=60))) for s in range(3)]
@@ -251,8 +259,8 @@ def test_closing_fails_the_requests_in_flight(kind: str) -> None:
 
 
 def test_cancelling_one_request_leaves_the_others_as_they_were(kind: str) -> None:
-    policy, engine = model(), engine_of(kind, model())
-    wanted = request_for(policy, seed=12, max_tokens=30, temperature=3.0)
+    policy, engine = model_for(kind), engine_of(kind, model_for(kind))
+    wanted = request_for(policy, seed=12, max_tokens=30, temperature=hot(kind))
     alone = ask(engine, [wanted])[0]
 
     async def cancel_between() -> Completion:
@@ -269,7 +277,7 @@ def test_cancelling_one_request_leaves_the_others_as_they_were(kind: str) -> Non
 
 
 def test_a_new_event_loop_finds_the_engine_as_it_was(kind: str) -> None:
-    policy, engine = model(), engine_of(kind, model())
+    policy, engine = model_for(kind), engine_of(kind, model_for(kind))
     first, second = (ask(engine, [request_for(policy, seed=4)])[0] for _ in range(2))
     assert first.output.tolist() == second.output.tolist()
 

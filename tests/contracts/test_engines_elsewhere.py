@@ -21,7 +21,7 @@ from ratchet.core.rollout import StopReason
 from ratchet.engines.build import check_engine
 from ratchet.engines.elsewhere import ElsewhereEngine, EngineGone, Label
 from ratchet.engines.started import StartedServer
-from ratchet.engines.vllm_inside import read_back
+from ratchet.engines.vllm_inside import MOST_UNPACKED, TORN, held, read_back
 from ratchet.engines.vllm_server import log_kept, logprobs_mode
 from ratchet.policy.policy import Policy
 
@@ -181,6 +181,35 @@ def test_what_vllm_holds_is_read_back_by_our_names_or_not_at_all() -> None:
     assert read_back(packed.items(), policy.shape.vocab, tied=True) == ""
 
 
+class Packed(torch.nn.Module):
+    """A matrix as vLLM holds it on CPUs: emptied, and known to what multiplies by it alone."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.output_size_per_partition, self.input_size_per_partition = weight.shape
+        self.weight = torch.nn.Parameter(torch.empty(0))
+        self.cpu_linear = lambda x, _, bias: x @ weight.T
+
+
+def test_what_a_cpu_holds_packed_is_read_back_unless_that_takes_long() -> None:
+    weight = torch.randn(7, 5)
+    whole = torch.nn.Module()
+    whole.proj, whole.norm = Packed(weight), torch.nn.LayerNorm(5, bias=False)
+    found = dict(held(whole))
+    assert list(found) == ["proj.weight", "norm.weight"]
+    assert torch.equal(found["proj.weight"], weight)
+    whole.proj.output_size_per_partition = int(MOST_UNPACKED)
+    assert not dict(held(whole))["proj.weight"].numel()
+
+
+def test_a_tied_head_unlike_its_embedding_is_no_policy() -> None:
+    embedding = torch.randn(4, 3)
+    weights = [("model.embed_tokens.weight", embedding), ("lm_head.weight", embedding.clone())]
+    assert read_back(weights, 4, tied=True) not in ("", TORN)
+    weights[1][1][2, 1] += 1
+    assert read_back(weights, 4, tied=True) == TORN
+
+
 # --- Cancelling, dying, coming back.
 
 
@@ -322,6 +351,29 @@ def test_a_vllm_that_reports_another_distribution_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"--max-logprobs 50"):
         reached("vllm-server", server.url, policy, CONTEXT, Sampling(max_tokens=4, top_k=50))
     server.close()
+
+
+def test_a_vllm_that_takes_no_weights_no_tokens_or_not_this_model_is_refused() -> None:
+    policy = model()
+    server = FakeVllm(policy, CONTEXT)
+    server.extended = False
+    with pytest.raises(ConfigError, match=r"cannot take weights .* --worker-extension-cls ratchet\.engines"):
+        reached("vllm-server", server.url, policy, CONTEXT, PLAIN)
+    server.extended = True
+    server.scaled_out = False
+    with pytest.raises(ConfigError, match=r"takes no tokens .* --enable-scale-out"):
+        reached("vllm-server", server.url, policy, CONTEXT, PLAIN)
+    server.unfit = "its heads have 16 channels"
+    with pytest.raises(ConfigError, match=r"would fail in the middle of a run: its heads have 16 channels"):
+        reached("vllm-server", server.url, policy, CONTEXT, PLAIN)
+    server.close()
+
+
+@pytest.mark.parametrize("temperature", [0.001, 2.5])
+def test_a_temperature_that_vllm_does_not_sample_at_is_refused(temperature: float) -> None:
+    with pytest.raises(ConfigError, match=r"vLLM samples at 0\.01 to 2"):
+        logprobs_mode(Sampling(8, temperature))
+    assert logprobs_mode(Sampling(8, 0.0)) == "processed_logprobs"
 
 
 def test_an_sglang_that_ignores_seeds_is_refused() -> None:

@@ -39,6 +39,12 @@ class Model:
     def __init__(self, runner: DenseRunner) -> None:
         self.runner = runner
 
+    def named_modules(self) -> Iterable[tuple[str, object]]:
+        return ()  # none that packs its weights
+
+    def get_parameter(self, name: str) -> Tensor:
+        return dict(self.named_parameters())[name]
+
     def named_parameters(self) -> Iterable[tuple[str, Tensor]]:
         for name, weight in self.runner._decoder.named_parameters():
             _, layer, kind = name.split(".") if name.startswith("layers.") else ("", "", name)
@@ -60,11 +66,15 @@ class LLMEngine:
         self.worker = type("Worker", (getattr(importlib.import_module(module), name),), {})()
         self.worker.model_config = SimpleNamespace(
             logprobs_mode=args.logprobs_mode, max_logprobs=args.max_logprobs, dtype=torch.float32,
+            get_head_size=lambda: self.policy.shape.head_size,
             hf_text_config=SimpleNamespace(
                 tie_word_embeddings=self.policy.shape.tied, vocab_size=self.policy.shape.vocab
             ),
         )  # fmt: skip
-        self.worker.vllm_config = SimpleNamespace(parallel_config=SimpleNamespace(tensor_parallel_size=1))
+        self.worker.vllm_config = SimpleNamespace(
+            parallel_config=SimpleNamespace(tensor_parallel_size=1),
+            scheduler_config=SimpleNamespace(enable_chunked_prefill=True),
+        )
         self.worker.model_runner = SimpleNamespace(get_model=lambda: Model(self.runner))
         self.worker.reload_weights = self.reload
 
