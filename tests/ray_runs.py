@@ -43,5 +43,5 @@ def check(folder: Path, config: Config, tmp_path: Path, *words: str, but: tuple[
 
 def plays_held(run: Run, number: int) -> list[dict[str, Any]]:
     """Return the explorers that play groups that never end, once there are so many."""
-    busy = [a for a in run.actors() if a["plays"] and "pid" in a and min(a["plays"]) >= 12]
+    busy = [a for a in run.actors() if a.get("plays") and "pid" in a and min(a["plays"]) >= 12]
     return busy if len(busy) == number else []

@@ -53,6 +53,9 @@ def actor_text(actor: Mapping[str, Any], trainer: Mapping[str, Any] | None = Non
         return f"{actor['name']} is starting{since}"
     node = f", Ray's node {actor['ray_node'][:8]}" if "ray_node" in actor else ""
     where = f" (pid {actor['pid']} on {actor['node']}{node})"
+    if "calls" in actor:
+        does = f"plays {actor['calls']} attempts" if actor["calls"] else "waits for attempts"
+        return f"{actor['name']}{where} {does}"
     if "plays" not in actor:  # a rank: it does what rank 0 does
         does = f"waits for rank 0, which waits for {trainer['for']}" if trainer else "trains"
         return f"{actor['name']}{where} {does}"

@@ -12,21 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ratchet.cluster.cluster import Cluster, line, whereabouts
-from ratchet.core.errors import RatchetError, RunError
-
-CALLS_AT_ONCE = 1 << 16
-"""Coroutines that one member may run: all groups of a step are in flight at once."""
-SIGNS = "signs"
-"""Ray's name of the thread that answers `sign`: the object's own may be busy for long."""
-
-
-class LostError(RatchetError):
-    """A member of a crew died, or its node did."""
-
-
-class UnreachableError(LostError):
-    """The connection to a member is broken, and what it was to answer is lost; it may live, and be heard again."""
+from ratchet.cluster.cluster import Cluster
+from ratchet.cluster.host import CALLS_AT_ONCE, SIGNS, Host, answer
+from ratchet.cluster.pool import Pool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,19 +29,23 @@ class Member:
 class Crew:
     """Starts members and talks to them."""
 
-    def __init__(self, make: Callable[[], Any], cluster: Cluster, *, gpus: int = 0) -> None:
-        """`make` makes a member's object, in its own process, which takes one core and `gpus` GPUs.
+    def __init__(
+        self, make: Callable[[], Any], cluster: Cluster, *, gpus: int = 0, helpers: Pool | None = None
+    ) -> None:
+        """`make` makes a member's object, in its own process, which takes one core and `gpus` GPUs. `helpers` work for
+        the members, and end with them.
 
         **Raises**: `ConfigError` or `RunError` as `Cluster.ray`.
         """
         self._ray, self._cluster, self._make = cluster.ray, cluster, make
         self._bundle = {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}
         self._members: list[Member] = []
+        self._helpers = helpers
 
     def hire(self, name: str) -> Member:
         """Start a member; calls to it wait until it is there."""
         place = self._ray.util.placement_group([self._bundle])
-        host = self._ray.remote(concurrency_groups={SIGNS: 4})(_Host)
+        host = self._ray.remote(concurrency_groups={SIGNS: 4})(Host)
         placed = host.options(
             num_cpus=1,
             num_gpus=self._bundle.get("GPU", 0),
@@ -84,45 +76,20 @@ class Crew:
         **Raises**: `LostError` if the member is gone, `UnreachableError` if the connection is, `RunError` for what else
         the object raised.
         """
-        return await self._answer(member, member.actor.do.remote(method, *arguments))
+        return await answer(member.name, member.actor.do.remote(method, *arguments))
 
     async def sign(self, member: Member) -> dict[str, Any]:
         """Return where a member lives, as a sign that it does; it answers while its object is busy, too."""
-        facts: dict[str, Any] = await self._answer(member, member.actor.sign.options(concurrency_group=SIGNS).remote())
+        facts: dict[str, Any] = await answer(member.name, member.actor.sign.options(concurrency_group=SIGNS).remote())
         return facts
 
     def close(self) -> None:
         """End all members and give their places back."""
         for member in list(self._members):
             self.dismiss(member)
+        if self._helpers is not None:
+            self._helpers.close()
 
-    async def _answer(self, member: Member, reference: Any) -> Any:
-        errors = self._ray.exceptions
-        try:
-            return await reference
-        except asyncio.CancelledError:
-            self._ray.cancel(reference)
-            raise
-        except errors.ActorUnavailableError as error:
-            raise UnreachableError(f"{member.name} cannot be reached: {line(error)}") from None
-        except errors.RayActorError as error:
-            raise LostError(f"{member.name} is gone: {line(error)}") from None
-        except errors.RayTaskError as error:
-            if isinstance(error.cause, RatchetError):
-                raise error.cause from None
-            raise RunError(f"{member.name} failed: {str(error).strip().splitlines()[-1]}") from error
-        except errors.RayError as error:
-            raise RunError(f"Ray lost what was asked of {member.name}: {line(error)}") from error
-
-
-class _Host:
-    """The actor around an object."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._object = make()
-
-    async def do(self, method: str, *arguments: Any) -> Any:
-        return await getattr(self._object, method)(*arguments)
-
-    async def sign(self) -> dict[str, Any]:
-        return whereabouts()
+    def helpers(self) -> list[dict[str, Any]]:
+        """Return what helpers do, as `Pool.doing`."""
+        return [] if self._helpers is None else self._helpers.doing()

@@ -28,6 +28,12 @@ class ClusterSection(Section):
         "part on each (FSDP2).",
     )
     explorers: int = Field(1, ge=1, description="Explorers on Ray, each a process with an engine of its own.")
+    environments: int = Field(
+        0,
+        ge=0,
+        description="Processes on Ray, one core each on any node, in which environments play and judge; 0 leaves that "
+        "to each explorer.",
+    )
     address: str = Field(
         "", description="Address of a running Ray cluster to join, host:port or auto; empty starts Ray on this machine."
     )

@@ -199,7 +199,7 @@ def _cluster(config: RunConfig) -> Iterator[str]:
                 f'"{config.environment.name}" hands them out at one address: set cluster.name = "local"'
             )
     if cluster.name == "local":
-        for name in ("explorers", "address", "silence_s"):
+        for name in ("explorers", "environments", "address", "silence_s"):
             if getattr(cluster, name) != type(cluster).model_fields[name].default:
                 yield (
                     f'cluster.{name} = {getattr(cluster, name)!r} is about Ray, and cluster.name = "local" starts '

@@ -3,6 +3,7 @@
     RatchetError             something a person should read; the command line prints it without a traceback
     ├── ConfigError          the user's input cannot be used: exit code 2
     │   └── ModelError       a model folder cannot be used
+    ├── AttemptLost          whoever played an attempt is gone: it is played anew
     └── RunError             a run cannot go on: exit code 1
         ├── EngineError      an engine elsewhere died twice, or holds other weights than it was given: exit code 2
         ├── GateError        sampler and trainer disagree before the first step
@@ -28,6 +29,10 @@ class ConfigError(RatchetError):
 
 class ModelError(ConfigError):
     """A model folder cannot be used as asked."""
+
+
+class AttemptLost(RatchetError):
+    """Whoever played an attempt is gone, and what was said in it with it. Played anew it comes out as it would have."""
 
 
 class RunError(RatchetError):

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ratchet.core.errors import ConfigError
+from ratchet.core.errors import AttemptLost, ConfigError, RunError
 from ratchet.core.protocols import Engine, Environment, Sampling
 from ratchet.core.rollout import Group, Rollout
 from ratchet.core.seeds import derive
@@ -15,6 +15,9 @@ from ratchet.core.task import Split, Task
 from ratchet.explore.attempt import attempt_task
 from ratchet.explore.handle import EngineSpeaker, RecordingHandle, Speaker
 from ratchet.policy.tokenizer import Tokenizer
+
+LOST_IN_A_ROW = 5
+"""Times that whoever plays an attempt may die: then it is what the attempt does that kills them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +88,20 @@ class Explorer:
         return Group(task, index, step, rollouts[:samples], rollouts[samples] if greedy else None)
 
     async def _attempt(self, task: Task, index: int, attempt: int, sampling: Sampling) -> Rollout:
-        """Play one attempt to its end or to its limit."""
-        handle = RecordingHandle(
-            EngineSpeaker(self._engine, self._tokenizer, sampling, self._limits.context),
-            self._frozen,
-            seed=derive(self._split.seed, self._split.name, *self._names, index, attempt),
-        )
-        return await attempt_task(self._environment, task, attempt, handle, self._limits.rollout_timeout_s)
+        """Play one attempt to its end or to its limit; anew, from its first draw on, where who plays it is lost."""
+        lost = 0
+        while True:
+            handle = RecordingHandle(
+                EngineSpeaker(self._engine, self._tokenizer, sampling, self._limits.context),
+                self._frozen,
+                seed=derive(self._split.seed, self._split.name, *self._names, index, attempt),
+            )
+            try:
+                return await attempt_task(self._environment, task, attempt, handle, self._limits.rollout_timeout_s)
+            except AttemptLost as error:
+                lost += 1
+                if lost == LOST_IN_A_ROW:
+                    raise RunError(f"The same attempt was lost {lost} times in a row. The last time: {error}") from None
 
 
 async def _give_up(tasks: Sequence[asyncio.Future[Any]]) -> None:

@@ -21,7 +21,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from ratchet.cluster.crew import LostError, Member, UnreachableError
+from ratchet.cluster.crew import Member
+from ratchet.cluster.host import LostError, UnreachableError
 from ratchet.core.errors import RatchetError, RunError
 from ratchet.core.rollout import Group
 from ratchet.run.game import Game
@@ -59,6 +60,8 @@ class Hands(Protocol):
     async def call(self, member: Member, method: str, *arguments: Any) -> Any: ...
 
     async def sign(self, member: Member) -> dict[str, Any]: ...
+
+    def helpers(self) -> list[dict[str, Any]]: ...
 
     def close(self) -> None: ...
 
@@ -158,7 +161,7 @@ class FarGroups:
 
     def doing(self) -> list[dict[str, Any]]:
         """Return of each explorer its name, where it lives, the groups it plays, and since when; of one that is not
-        there yet what it waits for, and since when; of one that is overdue when it was heard last."""
+        there yet what it waits for, and since when; of one that is overdue when it was heard last. Then of helpers."""
         return [
             {
                 "name": w.member.name,
@@ -169,7 +172,7 @@ class FarGroups:
                 "since": min(w.plays.values(), default=None) if w.facts else w.hired,
             }
             for w in self._workers
-        ]
+        ] + ([] if self._hands is None else self._hands.helpers())
 
     async def close(self) -> None:
         """End all explorers."""
@@ -227,9 +230,14 @@ class FarGroups:
 
     async def _help(self) -> None:
         """Have explorers that have nothing to play help with groups that take far longer than groups do."""
+        assert self._hands is not None
+        helpers: list[dict[str, Any]] = []
         while True:
             looked = time.monotonic()
             await asyncio.sleep(LOOK_EVERY_S)
+            if (now_helpers := self._hands.helpers()) != helpers:
+                helpers = now_helpers
+                self._tell_soon()
             if time.monotonic() - looked > 2 * LOOK_EVERY_S:
                 continue  # this process was busy: what was finished meanwhile has yet to be heard of
             now, free = time.time(), [w for w in self._workers if w.facts and not w.overdue and not w.plays]

@@ -6,19 +6,24 @@ import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from ratchet.cluster.cluster import Cluster
 from ratchet.cluster.crew import Crew
+from ratchet.cluster.host import line_to_me
+from ratchet.cluster.pool import Lines, Pool
 from ratchet.config.plan import Plan
 from ratchet.config.schema import RunConfig
 from ratchet.core.errors import RunError
+from ratchet.core.protocols import Reply
 from ratchet.core.rollout import Group
 from ratchet.engines.build import engine_here
 from ratchet.run.checkpoint import checkpoint_path
 from ratchet.run.curriculum import Curriculum
 from ratchet.run.far import FarGroups
+from ratchet.run.far_environment import EnvironmentWorker, FarEnvironment
 from ratchet.run.frozen import Frozen
 from ratchet.run.game import Game
 from ratchet.run.parts import make_environment, set_threads
@@ -31,11 +36,13 @@ from ratchet.store.run_store import RunStore
 class FarExplorer:
     """An explorer with an engine of its own."""
 
-    def __init__(self, config: RunConfig, plan: Plan, start: Path) -> None:
-        """`start` is the run's first checkpoint: what is not trained (tokenizer, shape) comes from there."""
+    def __init__(self, config: RunConfig, plan: Plan, start: Path, workers: Lines | None = None) -> None:
+        """`start` is the run's first checkpoint: what is not trained (tokenizer, shape) comes from there. `workers`, if
+        there are any, play the attempts."""
         set_threads(config)
         self._config, self._plan = config, plan
-        self._environment = make_environment(config)
+        self._environment = own = make_environment(config)
+        self._far = None if workers is None else FarEnvironment(own, workers, line_to_me("the explorer"))
         self._policy = saved_policy(config, start)
         self._engine = engine_here(config.engine, self._policy, context=plan.context_tokens)
         self._frozen = Frozen(config, start, self._policy.device)
@@ -63,6 +70,11 @@ class FarExplorer:
         """Stop playing all groups: the connection broke over which their answers were awaited."""
         for play in self._plays:
             play.cancel()
+
+    async def speak(self, *asked: Any) -> Reply:
+        """See `FarEnvironment.speak`."""
+        assert self._far is not None
+        return await self._far.speak(*asked)
 
     async def _play(self, game: Game, tensors: Mapping[str, Tensor], version: int, fingerprint: str) -> Group:
         async with self._changed:
@@ -93,7 +105,7 @@ class FarExplorer:
     async def _played(self, game: Game) -> Group:
         explorer = explorer_of(
             self._config,
-            self._environment,
+            self._far or self._environment,
             self._engine,
             self._policy,
             self._plan,
@@ -120,8 +132,14 @@ def far_groups(
     def lost(name: str, indexes: list[int], why: str) -> None:
         store.append_event("explorer_lost", step(), explorer=name, groups=indexes, what=why)
 
+    def hands() -> Crew:
+        number = config.cluster.environments
+        pool = Pool(partial(EnvironmentWorker, config), cluster, number, name="environment") if number else None
+        workers = None if pool is None else pool.lines()
+        return Crew(partial(FarExplorer, config, plan, start, workers), cluster, gpus=gpus, helpers=pool)
+
     return FarGroups(
-        lambda: Crew(partial(FarExplorer, config, plan, start), cluster, gpus=gpus),
+        hands,
         config.cluster.explorers,
         held=lambda: sync.held,
         task_at=curriculum.task_at,

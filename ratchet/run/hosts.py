@@ -56,7 +56,7 @@ def hosted(config: RunConfig, observer: Observer) -> Iterator[Hosts]:
     """
     asked = config.cluster
     check_address(asked.address)
-    cluster = Cluster(asked.address, room=asked.explorers + asked.ranks)
+    cluster = Cluster(asked.address, room=asked.explorers + asked.environments + asked.ranks)
     with closing(cluster):
         if asked.name == "ray" and not started_as_rank():
             with _seated(config, cluster, observer) as ranks:

@@ -20,7 +20,8 @@ from builders import group, rollout, turn
 from runs import rows
 
 from ratchet.cli.look import actor_text
-from ratchet.cluster.crew import LostError, Member, UnreachableError
+from ratchet.cluster.crew import Member
+from ratchet.cluster.host import LostError, UnreachableError
 from ratchet.config.schema import RunConfig
 from ratchet.core.errors import RunError
 from ratchet.core.rollout import Group
@@ -61,6 +62,9 @@ class FakeHands:
 
     def dismiss(self, member: Member) -> None:
         self.dismissed.append(member.name)
+
+    def helpers(self) -> list[dict[str, Any]]:
+        return []
 
     async def lacks(self, member: Member) -> str:
         return "a node with 1 CPU free" if member.name in self.homeless else ""
@@ -298,6 +302,13 @@ def test_the_status_tells_what_an_explorer_does() -> None:
     assert actor_text({"name": "explorer-1", "plays": [], "since": None}) == "explorer-1 is starting"
     assert actor_text({**there, "plays": []}) == "explorer-1 (pid 7 on n1) waits for a group to play"
     assert actor_text({**there, "plays": [3, 5], "since": 0.0}).startswith("explorer-1 (pid 7 on n1) plays 3, 5 since")
+
+
+def test_the_status_tells_what_an_environment_elsewhere_does() -> None:
+    there = {"name": "environment-1", "pid": 7, "node": "n1", "since": 0.0}
+    assert actor_text({"name": "environment-1", "since": None}) == "environment-1 is starting"
+    assert actor_text({**there, "calls": 0}) == "environment-1 (pid 7 on n1) waits for attempts"
+    assert actor_text({**there, "calls": 3}) == "environment-1 (pid 7 on n1) plays 3 attempts"
 
 
 def test_the_status_tells_what_a_rank_does_with_rank_0() -> None:

@@ -160,4 +160,4 @@ def test_an_interrupted_run_leaves_a_ray_it_joined_as_it_was(
 def members(node: Node) -> list[str]:
     """Return the actors that live on a node."""
     names = [Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace") for pid in node.processes()]
-    return [name for name in names if name.startswith("ray::_Host")]  # Ray keeps workers that idle
+    return [name for name in names if name.startswith("ray::Host")]  # Ray keeps workers that idle

@@ -43,7 +43,7 @@ def left_on(*nodes: Node) -> list[str]:
     """Return what lives on nodes for a run."""
     pids = [pid for node in nodes for pid in node.processes()]
     names = [Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace") for pid in pids]
-    return [name for name in names if name.startswith(("ray::_Host", "ray::_Seat"))]
+    return [name for name in names if name.startswith(("ray::Host", "ray::_Seat"))]
 
 
 def test_ranks_wait_for_their_places_then_train_the_same_model_in_parts_beside_explorers(
