@@ -264,13 +264,13 @@ def _reassembled(
     open_endpoint(config, environment, policy.tokenizer, observer)
     state = replace(saved.state, asked=config.model_dump(mode="json"))
     table = buffer_table(config, store, policy, config.buffer.name or state.buffer, create=False)
-    if found:
-        store.replace_config(config.model_dump(mode="json"), plan.as_json(), step=state.step)
-        store.append_event("config_changed", state.step, changes=[c._asdict() for c in found])
-        observer.note(f"Changed, and recorded: {'; '.join(map(str, found))}")
     known = {int(version): made for version, made in state.fingerprints.items()}
     kept = table.rewind(state.step, known, past=config.buffer.kind == "replay", ahead=turn is None)
     parts = assemble(config, algorithm, store, models, plan, environment, state, table, recorded, watching)
+    if found:  # only now: settings that nothing can be made of leave the run as it was
+        store.replace_config(config.model_dump(mode="json"), plan.as_json(), step=state.step)
+        store.append_event("config_changed", state.step, changes=[c._asdict() for c in found])
+        observer.note(f"Changed, and recorded: {'; '.join(map(str, found))}")
     moments = turn is None or not turn.get("fresh_optimiser")
     parts.trainer.restore(saved.optimiser, moments=moments)
     parts.ranks.tell(Begin(config, saved.folder.resolve(), moments))

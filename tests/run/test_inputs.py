@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from builders import tiny_policy
 
 from ratchet.config.read import config_from_tree
-from ratchet.core.errors import ConfigError, ModelError
+from ratchet.core.errors import ConfigError, ModelError, RatchetError
 from ratchet.policy.policy import Policy
-from ratchet.run.launch import train
+from ratchet.run.launch import resume, train
 from ratchet.run.parts import make_environment
 from ratchet.run.policies import fresh_policy
 from ratchet.run.warm_start import warm_start_key
@@ -153,3 +154,27 @@ def test_a_warm_start_on_other_demonstrations_is_another_one_though_the_settings
         told.write_text(text)
         keys.append(warm_start_key(asked, fresh_policy(asked, make_environment(asked))))
     assert keys[0] != keys[1]
+
+
+NOT_TO_GO_ON_WITH = [
+    (("environment.size=0",), "has no tasks"),
+    (("environment.shwon=ab",), "shwon"),
+    (("environment.name=nothere",), '"nothere" is unknown'),
+    (("algorithm.name=grop",), 'Did you mean "grpo"'),
+    (("policy.model=/nonexistent",), "A run cannot go on with another policy.model"),
+    (("engine.name=sglang", "engine.url=http://127.0.0.1:9"), "does not answer"),
+    (("cluster.name=ray", "cluster.address=127.0.0.1:9"), "nothing answers there"),
+    (("train.micro_batch_tokens=-1",), "train.micro_batch_tokens"),
+]
+
+
+def test_settings_that_a_run_cannot_go_on_with_leave_it_as_it_was(config) -> None:
+    folder = train(config("train.steps=1")).folder
+    kept = [folder / "config.toml", folder / "metrics.jsonl", *(folder / "checkpoints").rglob("*")]
+    before = {path: path.read_bytes() for path in kept if path.is_file()}
+    assert len(before) > 5
+    for words, said in NOT_TO_GO_ON_WITH:
+        with pytest.raises(RatchetError, match=re.escape(said)):
+            resume(folder, words=("train.steps=2", *words), accept_changes=True)
+        assert {path: path.read_bytes() for path in before} == before, words
+    assert resume(folder, words=("train.steps=2",), accept_changes=True).finished
