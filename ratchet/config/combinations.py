@@ -188,16 +188,21 @@ def _cluster(config: RunConfig) -> Iterator[str]:
                 'cluster.name = "ray" starts explorers, and data.from_run leaves them nothing to do: set '
                 'cluster.name = "local"'
             )
-        if config.engine.name not in ("ratchet", "transformers"):
+        if config.engine.url or config.engine.command or config.engine.name == "sglang":
             yield (
-                f'cluster.name = "ray" gives each explorer an engine in its own process, and engine.name = '
-                f'"{config.engine.name}" is another program: set engine.name = "ratchet", or cluster.name = "local"'
+                'cluster.name = "ray" gives each explorer an engine in its own process, and engine.url, engine.command '
+                'and engine.name = "sglang" mean one server: set engine.name = "vllm" without them, or "ratchet"'
             )
         if config.environment.name in ("agents", "verifiers"):
             yield (
                 'cluster.name = "ray" plays rollouts in processes of their own, and environment.name = '
                 f'"{config.environment.name}" hands them out at one address: set cluster.name = "local"'
             )
+    elif cluster.ranks > 1 and config.engine.name == "vllm" and not config.engine.url:
+        yield (
+            'engine.name = "vllm" without engine.url sets up torch.distributed for itself in the process that trains, '
+            f'which cluster.ranks = {cluster.ranks} needs: set engine.url to a server, or cluster.name = "ray"'
+        )
     if cluster.name == "local":
         for name in ("explorers", "environments", "address", "silence_s"):
             if getattr(cluster, name) != type(cluster).model_fields[name].default:

@@ -19,7 +19,7 @@ from ratchet.config.schema import RunConfig
 from ratchet.core.errors import RunError
 from ratchet.core.protocols import Reply
 from ratchet.core.rollout import Group
-from ratchet.engines.build import engine_here
+from ratchet.engines.build import engine_for
 from ratchet.run.checkpoint import checkpoint_path
 from ratchet.run.curriculum import Curriculum
 from ratchet.run.far import FarGroups
@@ -28,7 +28,7 @@ from ratchet.run.frozen import Frozen
 from ratchet.run.game import Game
 from ratchet.run.parts import make_environment, set_threads
 from ratchet.run.policies import choose_device, saved_policy
-from ratchet.run.source import explorer_of
+from ratchet.run.source import explorer_of, sampling_of
 from ratchet.run.sync import MemorySync
 from ratchet.store.run_store import RunStore
 
@@ -44,7 +44,10 @@ class FarExplorer:
         self._environment = own = make_environment(config)
         self._far = None if workers is None else FarEnvironment(own, workers, line_to_me("the explorer"))
         self._policy = saved_policy(config, start)
-        self._engine = engine_here(config.engine, self._policy, context=plan.context_tokens)
+        # What becomes of the engine is told where the actor's other output goes: Ray's log of it.
+        self._engine = engine_for(
+            config.engine, self._policy, context=plan.context_tokens, sampling=sampling_of(config), note=print
+        )
         self._frozen = Frozen(config, start, self._policy.device)
         self._playing = 0
         self._plays: set[asyncio.Task[Group]] = set()

@@ -24,7 +24,7 @@ from ratchet.config.schema import RunConfig
 from ratchet.core.errors import ConfigError
 from ratchet.core.protocols import Engine, Environment
 from ratchet.core.task import Split
-from ratchet.engines.build import engine_for
+from ratchet.engines.build import engine_for, engine_here
 from ratchet.environments.table import UsesSandbox, build_environment
 from ratchet.explore.recorded import RecordedGroups
 from ratchet.loggers.logger import About
@@ -186,7 +186,12 @@ def assemble(
 
 
 def _engine(config: RunConfig, policy: Policy, plan: Plan, store: RunStore, observer: Observer) -> Engine:
-    """Return the engine the config names; what becomes of one that lives elsewhere is told, and an event."""
+    """Return the engine the config names; what becomes of one that lives elsewhere is told, and an event.
+
+    Where explorers have engines of their own, this one only evaluates, and lives beside the trainer: the own decoder.
+    """
+    if config.cluster.name == "ray":
+        return engine_here(config.engine, policy, context=plan.context_tokens)
 
     def note(text: str) -> None:
         observer.note(text)

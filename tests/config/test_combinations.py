@@ -28,6 +28,11 @@ REFUSED = [
     (("buffer.max_staleness=3", "sync.interval=20"), "buffer.max_staleness = 3", "sync.interval", "raise the bound"),
     (("buffer.max_staleness=3", "sync.offline=true"), "buffer.max_staleness = 3", "sync.offline", "raise the bound"),
     (("buffer.max_staleness=3", "data.from_run=x"), "buffer.max_staleness", "data.from_run", "leave one of them out"),
+    (("cluster.explorers=2",), "cluster.explorers = 2", 'cluster.name = "local"', 'set cluster.name = "ray"'),
+    (("cluster.environments=2",), "cluster.environments = 2", 'cluster.name = "local"', 'set cluster.name = "ray"'),
+    (("cluster.name=ray", "engine.name=vllm", "engine.url=http://x"), "cluster.name", "engine.url", "without them"),
+    (("cluster.name=ray", "engine.name=sglang", "engine.url=http://x"), "cluster.name", "sglang", "without them"),
+    (("cluster.ranks=2", "engine.name=vllm"), "engine.name", "cluster.ranks = 2", "engine.url to a server"),
 ]  # fmt: skip
 
 
@@ -45,6 +50,9 @@ ALLOWED = [
     ("buffer.max_staleness=19", "sync.interval=20"),
     ("sync.offset=1", "train.overlap=true", "sync.partial_rollouts=true"),
     ("algorithm.kl=k1",),
+    ("cluster.name=ray", "cluster.explorers=2", "cluster.environments=2", "cluster.ranks=2"),
+    ("cluster.name=ray", "cluster.ranks=2", "engine.name=vllm"),
+    ("cluster.ranks=2", "engine.name=vllm", "engine.url=http://x"),
     ("algorithm.correction=token", "algorithm.correction_mode=mask", "algorithm.correction_low=0.5"),
 ]
 

@@ -11,6 +11,7 @@ import os
 import random
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -30,6 +31,7 @@ from vllm_itself import (
     some_tokens,
 )
 
+from ratchet.config.read import read_config
 from ratchet.config.schema import EngineSection
 from ratchet.core.errors import ConfigError
 from ratchet.core.protocols import Completion, Request, Sampling
@@ -39,6 +41,8 @@ from ratchet.engines.dense import DenseRunner
 from ratchet.engines.elsewhere import ElsewhereEngine
 from ratchet.engines.vllm_inside import TORN, held, read_back
 from ratchet.policy.policy import Policy
+from ratchet.run.launch import train
+from ratchet.store.run_store import RunStore
 
 pytestmark = MARKS
 PLAIN = Sampling(max_tokens=12)
@@ -289,3 +293,17 @@ def test_an_argument_that_vllm_does_not_know_is_a_sentence() -> None:
     section = EngineSection(name="vllm", options={"enforce_eagerly": True})
     with pytest.raises(ConfigError, match=r"enforce_eagerly.*engine\.options"):
         engine_for(section, fit(), context=CONTEXT, sampling=PLAIN, note=lambda text: None)
+
+
+# --- On Ray.
+
+
+def test_explorers_on_ray_have_a_vllm_each_that_agrees_with_the_trainer(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    words = ("train.steps=2", "eval.tasks=0", "warm_start.steps=0", "explore.prompts_per_step=4", "engine.name=vllm")
+    heads = ("policy.tiny.head_size=32", "policy.tiny.query_heads=2", "policy.tiny.key_heads=2")
+    ray = ("cluster.name=ray", "cluster.explorers=1", f"engine.options.kv_cache_memory_bytes={CACHE}")
+    folder = train(read_config(("judge", f"run.folder={tmp_path}", *words, *heads, *ray))).folder
+    rows = RunStore.open(folder).metrics()
+    assert len(rows) == 2
+    assert all(row["sampler/logp_diff_max"] < 2e-5 for row in rows), rows
