@@ -67,6 +67,9 @@ class Fakes:
         await asyncio.sleep(0)
         return replace(GROUP, index=arguments[0].index, step=arguments[0].step)
 
+    def helpers(self) -> list[dict[str, Any]]:
+        return []
+
     def close(self) -> None: ...
 
 
@@ -145,7 +148,7 @@ async def publication() -> dict[str, float]:
 async def on_ray(groups: int, repeats: int) -> dict[str, list[float]]:
     """Return seconds per call of a real actor, one after another and many at once, and of sharing weights."""
     cluster = Cluster()
-    crew, weights = Crew(Ready, cluster), {"w": torch.randn(PARAMETERS)}
+    crew, weights = Crew(Ready, cluster, Path(tempfile.mkdtemp())), {"w": torch.randn(PARAMETERS)}
     member, times = crew.hire("one"), dict[str, list[float]]()
     await crew.call(member, "play")  # it starts
 

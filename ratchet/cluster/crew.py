@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ratchet.cluster.cluster import Cluster
@@ -30,17 +31,17 @@ class Crew:
     """Starts members and talks to them."""
 
     def __init__(
-        self, make: Callable[[], Any], cluster: Cluster, *, gpus: int = 0, helpers: Pool | None = None
+        self, make: Callable[[], Any], cluster: Cluster, logs: Path, *, gpus: int = 0, helpers: Pool | None = None
     ) -> None:
-        """`make` makes a member's object, in its own process, which takes one core and `gpus` GPUs. `helpers` work for
-        the members, and end with them.
+        """`make` makes a member's object, in its own process, which takes one core and `gpus` GPUs. What one prints
+        goes to a file of its name in `logs`. `helpers` work for the members, and end with them.
 
         **Raises**: `ConfigError` or `RunError` as `Cluster.ray`.
         """
         self._ray, self._cluster, self._make = cluster.ray, cluster, make
         self._bundle = {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}
         self._members: list[Member] = []
-        self._helpers = helpers
+        self._logs, self._helpers = logs, helpers
 
     def hire(self, name: str) -> Member:
         """Start a member; calls to it wait until it is there."""
@@ -53,7 +54,7 @@ class Crew:
             enable_task_events=False,  # Ray's head keeps some for each call
             scheduling_strategy=self._cluster.inside(place),
         )
-        self._members.append(Member(name, placed.remote(self._make), place))
+        self._members.append(Member(name, placed.remote(self._make, self._logs / f"{name}.txt"), place))
         return self._members[-1]
 
     def dismiss(self, member: Member) -> None:

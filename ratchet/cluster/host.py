@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ratchet.cluster.cluster import line, whereabouts
@@ -27,7 +30,8 @@ class UnreachableError(LostError):
 class Host:
     """The actor around an object."""
 
-    def __init__(self, make: Callable[[], Any]) -> None:
+    def __init__(self, make: Callable[[], Any], log: Path) -> None:
+        say_into(log)
         self._object = make()
         self._calls = 0
 
@@ -59,6 +63,16 @@ class Line:
         where Ray fails or what was raised cannot travel.
         """
         return await answer(self.name, self.actor.do.remote(method, *arguments), as_raised=True)
+
+
+def say_into(log: Path) -> None:
+    """Append what this process and its children print from here on to a file, and not to Ray's."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("ab") as file:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
 
 
 def line_to_me(name: str) -> Line:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from ratchet.cluster.cluster import Cluster
@@ -33,8 +34,9 @@ class Lines:
 class Pool:
     """So many actors of one core each, spread over the nodes."""
 
-    def __init__(self, make: Callable[[], Any], cluster: Cluster, number: int, *, name: str) -> None:
-        """`make` makes the object of each, in its own process; `name` and a number name them."""
+    def __init__(self, make: Callable[[], Any], cluster: Cluster, logs: Path, number: int, *, name: str) -> None:
+        """`make` makes the object of each, in its own process; `name` and a number name them. What one prints goes to a
+        file of its name in `logs`."""
         self._ray = cluster.ray
         placed = self._ray.remote(concurrency_groups={SIGNS: 4})(Host).options(
             num_cpus=1,
@@ -43,7 +45,8 @@ class Pool:
             enable_task_events=False,
             scheduling_strategy="SPREAD",
         )
-        self._lines = [Line(f"{name}-{n + 1}", placed.remote(make)) for n in range(number)]
+        names = [f"{name}-{n + 1}" for n in range(number)]
+        self._lines = [Line(name, placed.remote(make, logs / f"{name}.txt")) for name in names]
         self._asked = [(time.time(), self._sign(line)) for line in self._lines]
         self._facts: list[dict[str, Any]] = [{} for _ in self._lines]
 

@@ -136,7 +136,8 @@ class _Seat:
     def where(self) -> tuple[str, dict[str, Any]]:
         import ray.util
 
-        return ray.util.get_node_ip_address(), whereabouts()  # type: ignore[no-untyped-call]
+        untyped: Any = ray.util
+        return untyped.get_node_ip_address(), whereabouts()
 
     def do(self, work: Callable[[], None]) -> None:
         work()

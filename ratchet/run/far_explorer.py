@@ -44,7 +44,6 @@ class FarExplorer:
         self._environment = own = make_environment(config)
         self._far = None if workers is None else FarEnvironment(own, workers, line_to_me("the explorer"))
         self._policy = saved_policy(config, start)
-        # What becomes of the engine is told where the actor's other output goes: Ray's log of it.
         self._engine = engine_for(
             config.engine, self._policy, context=plan.context_tokens, sampling=sampling_of(config), note=print
         )
@@ -129,7 +128,8 @@ def far_groups(
     tell: Callable[[], None],
 ) -> FarGroups:
     """Return the explorers on Ray as a source. Ray is started when the first group is asked for, if not before."""
-    start = checkpoint_path(store.folder.resolve() / "checkpoints", 0)
+    folder = store.folder.resolve()
+    start, logs = checkpoint_path(folder / "checkpoints", 0), folder / "logs"
     gpus = 1 if choose_device(config).type == "cuda" else 0
 
     def lost(name: str, indexes: list[int], why: str) -> None:
@@ -137,9 +137,9 @@ def far_groups(
 
     def hands() -> Crew:
         number = config.cluster.environments
-        pool = Pool(partial(EnvironmentWorker, config), cluster, number, name="environment") if number else None
+        pool = Pool(partial(EnvironmentWorker, config), cluster, logs, number, name="environment") if number else None
         workers = None if pool is None else pool.lines()
-        return Crew(partial(FarExplorer, config, plan, start, workers), cluster, gpus=gpus, helpers=pool)
+        return Crew(partial(FarExplorer, config, plan, start, workers), cluster, logs, gpus=gpus, helpers=pool)
 
     return FarGroups(
         hands,

@@ -4,6 +4,8 @@ checkpoint."""
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
+from pathlib import Path
 
 from ratchet.core.errors import RatchetError
 from ratchet.policy.policy import Policy
@@ -15,13 +17,17 @@ from ratchet.run.ranks import Begin, End, Order, Ranks, Rehearse, Save, Step
 from ratchet.train.trainer import Trainer
 
 
-def follow(ranks: Ranks) -> None:
-    """Obey rank 0 until it says that the run is over. Raises `RunError` when rank 0 is gone."""
+def follow(ranks: Ranks, begins: Callable[[Path], None] = lambda folder: None) -> None:
+    """Obey rank 0 until it says that the run is over. Raises `RunError` when rank 0 is gone.
+
+    `begins` is told the run's folder each time that a trainer is made.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # a terminal signals all ranks at once; rank 0 decides what it means
     trainer: Trainer | None = None
     while not isinstance(order := ranks.hear(), End):
         if isinstance(order, Begin):
+            begins(order.checkpoint.parent.parent)
             trainer = _begun(order, ranks)
         else:
             assert trainer is not None

@@ -24,6 +24,7 @@ import torch
 import torch.distributed as dist
 
 from ratchet.cluster.cluster import Cluster, check_address
+from ratchet.cluster.host import say_into
 from ratchet.cluster.seats import Seats
 from ratchet.config.schema import RunConfig
 from ratchet.core.errors import ConfigError, RunError
@@ -110,7 +111,7 @@ def _follow(rank: int, local: int, beside: int, ip: str, *, host: str, port: int
     meeting = _meeting(host, port, size)
     dist.init_process_group(backend(gpu), store=meeting, rank=rank, world_size=size)
     with grouped(beside=beside) as ranks:
-        follow(ranks)
+        follow(ranks, lambda folder: say_into(folder / "logs" / f"rank-{rank}.txt"))
 
 
 def _meeting(host: str, port: int, size: int, *, is_master: bool = False) -> Any:

@@ -44,4 +44,6 @@ def test_attempts_of_environments_that_are_killed_are_played_anew_and_nothing_el
             os.kill(actor["pid"], signal.SIGKILL)
         assert run.code() == 0, run.said()
     assert not run.events("explorer_lost")
+    logs = {path.name for path in (run.folder / "logs").iterdir()}
+    assert logs == {"explorer-1.txt", "environment-1.txt", "environment-2.txt"}
     check(run.folder, config, tmp_path)

@@ -64,6 +64,7 @@ def test_ranks_wait_for_their_places_then_train_the_same_model_in_parts_beside_e
         assert run.code() == 0, run.said()
     last = run.folder / "checkpoints" / f"step_{STEPS:06d}"
     assert len(list(last.glob("optimiser*"))) == 4
+    assert {path.name for path in (run.folder / "logs").glob("rank-*")} == {"rank-1.txt", "rank-2.txt", "rank-3.txt"}
     until(lambda: not left_on(head, away), 30, "ranks end with their run")
     check(run.folder, config, tmp_path, but=COSTS)
 
