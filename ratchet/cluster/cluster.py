@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ratchet.core.errors import ConfigError, RunError
@@ -12,6 +14,9 @@ from ratchet.core.load import require_library
 
 ANSWERS_S = 5.0
 """How long a machine at `cluster.address` may take to answer."""
+
+ENDS_S = 15.0
+"""How long Ray may take to end something."""
 
 
 class Cluster:
@@ -40,8 +45,8 @@ class Cluster:
 
     def close(self) -> None:
         """Leave Ray, and end it if it was started here."""
-        if self._ray is not None:
-            self._ray.shutdown()
+        if self._ray is not None and not in_time(self._ray.shutdown):
+            atexit.unregister(self._ray.shutdown)  # else Ray tries it once more, and waits for its head once more
         self._ray = None
 
     def ip(self) -> str:
@@ -88,6 +93,17 @@ class Cluster:
                 "says so), set RAY_AUTH_MODE=token here. Else start one with ray start --head, or leave "
                 "cluster.address out."
             ) from None
+
+
+def in_time(do: Callable[[], object]) -> bool:
+    """Do what ends something on Ray, and return whether that took less than `ENDS_S` seconds.
+
+    Where Ray's head is gone it never returns; Ray itself ends what belonged to a run that is over.
+    """
+    doing = threading.Thread(target=do, daemon=True)
+    doing.start()
+    doing.join(ENDS_S)
+    return not doing.is_alive()
 
 
 def check_address(address: str) -> None:

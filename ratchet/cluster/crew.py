@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ratchet.cluster.cluster import Cluster
+from ratchet.cluster.cluster import Cluster, in_time
 from ratchet.cluster.host import CALLS_AT_ONCE, SIGNS, Host, answer
 from ratchet.cluster.pool import Pool
 
@@ -86,11 +86,14 @@ class Crew:
 
     def close(self) -> None:
         """End all members and give their places back."""
-        for member in list(self._members):
-            self.dismiss(member)
-        if self._helpers is not None:
-            self._helpers.close()
+        in_time(self._dismiss_all)
 
     def helpers(self) -> list[dict[str, Any]]:
         """Return what helpers do, as `Pool.doing`."""
         return [] if self._helpers is None else self._helpers.doing()
+
+    def _dismiss_all(self) -> None:
+        for member in list(self._members):
+            self.dismiss(member)
+        if self._helpers is not None:
+            self._helpers.close()

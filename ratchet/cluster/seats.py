@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from ratchet.cluster.cluster import Cluster, line, whereabouts
+from ratchet.cluster.cluster import Cluster, in_time, line, whereabouts
 from ratchet.core.errors import ConfigError, RunError
 
 LOOK_EVERY_S = 0.5
@@ -109,6 +109,9 @@ class Seats:
         """Give the places back; what still works after so long is ended."""
         if self._work:
             self._ray.wait(self._work, num_returns=len(self._work), timeout=wait_s)
+        in_time(self._give_back)
+
+    def _give_back(self) -> None:
         for actor in self._actors:
             self._ray.kill(actor)
         self._ray.util.remove_placement_group(self._place)
