@@ -95,14 +95,14 @@ class Cluster:
             ) from None
 
 
-def in_time(do: Callable[[], object]) -> bool:
-    """Do what ends something on Ray, and return whether that took less than `ENDS_S` seconds.
+def in_time(do: Callable[[], object], within_s: float = ENDS_S) -> bool:
+    """Do what ends something on Ray, and return whether that took no longer than it may.
 
     Where Ray's head is gone it never returns; Ray itself ends what belonged to a run that is over.
     """
     doing = threading.Thread(target=do, daemon=True)
     doing.start()
-    doing.join(ENDS_S)
+    doing.join(within_s)
     return not doing.is_alive()
 
 
