@@ -33,7 +33,7 @@ from ratchet.run.observer import Observer
 from ratchet.run.policies import choose_device
 from ratchet.run.ranks import (
     KNOWN_WITHIN_S,
-    MET_WITHIN,
+    STEP_PATIENCE,
     Ranks,
     backend,
     check_number,
@@ -97,7 +97,9 @@ def _seated(config: RunConfig, cluster: Cluster, observer: Observer) -> Iterator
         meeting = _meeting(host, 0, number, is_master=True)
         seats.start(partial(_follow, host=host, port=meeting.port, size=number, gpu=bool(gpus)))
         try:
-            dist.init_process_group(backend(bool(gpus)), timeout=MET_WITHIN, store=meeting, rank=0, world_size=number)
+            dist.init_process_group(
+                backend(bool(gpus)), timeout=STEP_PATIENCE, store=meeting, rank=0, world_size=number
+            )
         except RuntimeError as error:
             raise RunError(
                 f"The {number} ranks do not find each other ({str(error).splitlines()[0][:160]}). "
@@ -118,7 +120,7 @@ def _follow(rank: int, local: int, beside: int, ip: str, *, host: str, port: int
     if gpu:
         torch.cuda.set_device(local)
     meeting = _meeting(host, port, size)
-    dist.init_process_group(backend(gpu), timeout=MET_WITHIN, store=meeting, rank=rank, world_size=size)
+    dist.init_process_group(backend(gpu), timeout=STEP_PATIENCE, store=meeting, rank=rank, world_size=size)
     with grouped(beside=beside) as ranks:
         follow(ranks, lambda folder: say_into(folder / "logs" / f"rank-{rank}.txt"))
 

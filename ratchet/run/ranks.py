@@ -32,7 +32,7 @@ LONGEST_SILENCE = timedelta(days=7)
 """How long the others wait for rank 0's next order: a step's groups may take hours. A dead rank is noticed at once."""
 
 
-MET_WITHIN = timedelta(minutes=10)
+STEP_PATIENCE = timedelta(minutes=10)
 """How long a rank waits for another in a step, where the network between them is cut and nobody is told."""
 KNOWN_WITHIN_S = 15.0
 """How long Ray may take to say which of its actors died, once connections to it are broken."""
@@ -219,7 +219,7 @@ def connected() -> Iterator[Ranks]:
                 "ranks per machine as it has GPUs."
             )
         torch.cuda.set_device(local)
-    dist.init_process_group(backend(gpu), timeout=MET_WITHIN)
+    dist.init_process_group(backend(gpu), timeout=STEP_PATIENCE)
     with grouped(beside=int(os.environ.get("LOCAL_WORLD_SIZE", "1"))) as ranks:
         yield ranks
 
