@@ -67,7 +67,7 @@ class Fakes:
         await asyncio.sleep(0)
         return replace(GROUP, index=arguments[0].index, step=arguments[0].step)
 
-    def helpers(self) -> list[dict[str, Any]]:
+    def pool(self) -> list[dict[str, Any]]:
         return []
 
     def close(self) -> None: ...

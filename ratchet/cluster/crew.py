@@ -31,17 +31,17 @@ class Crew:
     """Starts members and talks to them."""
 
     def __init__(
-        self, make: Callable[[], Any], cluster: Cluster, logs: Path, *, gpus: int = 0, helpers: Pool | None = None
+        self, make: Callable[[], Any], cluster: Cluster, logs: Path, *, gpus: int = 0, pool: Pool | None = None
     ) -> None:
         """`make` makes a member's object, in its own process, which takes one core and `gpus` GPUs. What one prints
-        goes to a file of its name in `logs`. `helpers` work for the members, and end with them.
+        goes to a file of its name in `logs`. `pool` works for the members, and ends with them.
 
         **Raises**: `ConfigError` or `RunError` as `Cluster.ray`.
         """
         self._ray, self._cluster, self._make = cluster.ray, cluster, make
         self._bundle = {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}
         self._members: list[Member] = []
-        self._logs, self._helpers = logs, helpers
+        self._logs, self._pool = logs, pool
 
     def hire(self, name: str) -> Member:
         """Start a member; calls to it wait until it is there."""
@@ -88,12 +88,12 @@ class Crew:
         """End all members and give their places back."""
         in_time(self._dismiss_all)
 
-    def helpers(self) -> list[dict[str, Any]]:
-        """Return what helpers do, as `Pool.doing`."""
-        return [] if self._helpers is None else self._helpers.doing()
+    def pool(self) -> list[dict[str, Any]]:
+        """Return what the pool does, as `Pool.doing`."""
+        return [] if self._pool is None else self._pool.doing()
 
     def _dismiss_all(self) -> None:
         for member in list(self._members):
             self.dismiss(member)
-        if self._helpers is not None:
-            self._helpers.close()
+        if self._pool is not None:
+            self._pool.close()

@@ -61,7 +61,7 @@ class Hands(Protocol):
 
     async def sign(self, member: Member) -> dict[str, Any]: ...
 
-    def helpers(self) -> list[dict[str, Any]]: ...
+    def pool(self) -> list[dict[str, Any]]: ...
 
     def close(self) -> None: ...
 
@@ -161,7 +161,7 @@ class FarGroups:
 
     def doing(self) -> list[dict[str, Any]]:
         """Return of each explorer its name, where it lives, the groups it plays, and since when; of one that is not
-        there yet what it waits for, and since when; of one that is overdue when it was heard last. Then of helpers."""
+        there yet what it waits for, and since when; of one that is overdue when it was heard last. Then of the pool that works for them."""
         return [
             {
                 "name": w.member.name,
@@ -172,7 +172,7 @@ class FarGroups:
                 "since": min(w.plays.values(), default=None) if w.facts else w.hired,
             }
             for w in self._workers
-        ] + ([] if self._hands is None else self._hands.helpers())
+        ] + ([] if self._hands is None else self._hands.pool())
 
     async def close(self) -> None:
         """End all explorers."""
@@ -231,12 +231,12 @@ class FarGroups:
     async def _help(self) -> None:
         """Have explorers that have nothing to play help with groups that take far longer than groups do."""
         assert self._hands is not None
-        helpers: list[dict[str, Any]] = []
+        at_work: list[dict[str, Any]] = []
         while True:
             looked = time.monotonic()
             await asyncio.sleep(LOOK_EVERY_S)
-            if (now_helpers := self._hands.helpers()) != helpers:
-                helpers = now_helpers
+            if (now_at_work := self._hands.pool()) != at_work:
+                at_work = now_at_work
                 self._tell_soon()
             if time.monotonic() - looked > 2 * LOOK_EVERY_S:
                 continue  # this process was busy: what was finished meanwhile has yet to be heard of

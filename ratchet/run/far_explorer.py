@@ -139,7 +139,7 @@ def far_groups(
         number = config.cluster.environments
         pool = Pool(partial(EnvironmentWorker, config), cluster, logs, number, name="environment") if number else None
         workers = None if pool is None else pool.lines()
-        return Crew(partial(FarExplorer, config, plan, start, workers), cluster, logs, gpus=gpus, helpers=pool)
+        return Crew(partial(FarExplorer, config, plan, start, workers), cluster, logs, gpus=gpus, pool=pool)
 
     return FarGroups(
         hands,

@@ -63,7 +63,7 @@ class FakeHands:
     def dismiss(self, member: Member) -> None:
         self.dismissed.append(member.name)
 
-    def helpers(self) -> list[dict[str, Any]]:
+    def pool(self) -> list[dict[str, Any]]:
         return []
 
     async def lacks(self, member: Member) -> str:
