@@ -161,8 +161,8 @@ class FarGroups:
 
     def doing(self) -> list[dict[str, Any]]:
         """Return of each explorer its name, where it lives, the groups it plays, and since when; of one that is not
-        there yet what it waits for, and since when; of one that is overdue when it was heard last. Then of the pool that
-        works for them."""
+        there yet what it waits for, and since when; of one that is overdue when it was heard last. Then of the
+        pool that works for them."""
         return [
             {
                 "name": w.member.name,
