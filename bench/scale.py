@@ -76,6 +76,8 @@ class Fakes:
 class Ready:
     """What lives in the real actor."""
 
+    async def close(self) -> None: ...
+
     async def play(self) -> Group:
         return GROUP
 

@@ -68,6 +68,10 @@ class Cluster:
         """Return what a placement group of so many bundles waits for, and how much is free; "" once it has it."""
         if self.ray.util.placement_group_table(place)["state"] == "CREATED":
             return ""
+        return self.wants(bundle, number)
+
+    def wants(self, bundle: Mapping[str, float], number: int = 1) -> str:
+        """Return in words so many bundles, and how much is free."""
         here, free = self.ray.cluster_resources(), self.ray.available_resources()
         counts = (f"{free.get(kind, 0):g} of {here.get(kind, 0):g} {kind}s are free" for kind in bundle)
         wanted = " and ".join(f"{count:g} {kind}" for kind, count in bundle.items())

@@ -1,7 +1,8 @@
 """Objects that live in actors of their own on Ray, on this machine or on a cluster.
 
 A crew knows nothing of what its members do: it is given a function that makes the object, and calls the object's
-coroutines by name. A member that dies raises `LostError` for each call that was under way, one to which the connection
+coroutines by name. One is `close`, which gives back what would outlive the process: members are asked for it before
+they are ended. A member that dies raises `LostError` for each call that was under way, one to which the connection
 broke `UnreachableError`; what then happens is the caller's business.
 """
 
@@ -16,6 +17,9 @@ from typing import Any
 from ratchet.cluster.cluster import Cluster, in_time
 from ratchet.cluster.host import CALLS_AT_ONCE, SIGNS, Host, answer
 from ratchet.cluster.pool import Pool
+
+CLOSES_S = 5.0
+"""Seconds that members have to give back what they hold."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +46,7 @@ class Crew:
         self._bundle = {"CPU": 1, "GPU": gpus} if gpus else {"CPU": 1}
         self._members: list[Member] = []
         self._logs, self._pool = logs, pool
+        self._there: list[Member] = []
 
     def hire(self, name: str) -> Member:
         """Start a member; calls to it wait until it is there."""
@@ -60,6 +65,8 @@ class Crew:
     def dismiss(self, member: Member) -> None:
         """End a member and give its place back, whether or not it still answers."""
         self._members.remove(member)
+        if member in self._there:
+            self._there.remove(member)
         self._ray.kill(member.actor)
         self._ray.util.remove_placement_group(member.place)
 
@@ -82,6 +89,8 @@ class Crew:
     async def sign(self, member: Member) -> dict[str, Any]:
         """Return where a member lives, as a sign that it does; it answers while its object is busy, too."""
         facts: dict[str, Any] = await answer(member.name, member.actor.sign.options(concurrency_group=SIGNS).remote())
+        if member in self._members and member not in self._there:
+            self._there.append(member)
         return facts
 
     def close(self) -> None:
@@ -93,6 +102,8 @@ class Crew:
         return [] if self._pool is None else self._pool.doing()
 
     def _dismiss_all(self) -> None:
+        if closing := [member.actor.do.remote("close") for member in self._there]:
+            self._ray.wait(closing, num_returns=len(closing), timeout=CLOSES_S)
         for member in list(self._members):
             self.dismiss(member)
         if self._pool is not None:

@@ -64,6 +64,18 @@ class Line:
         """
         return await answer(self.name, self.actor.do.remote(method, *arguments), as_raised=True)
 
+    async def busy(self) -> dict[str, Any]:
+        """Return where the actor lives and how many calls are under way there, while its object is busy, too.
+
+        **Raises**: as `call`.
+        """
+        facts: dict[str, Any] = await answer(self.name, self.busy_soon())
+        return facts
+
+    def busy_soon(self) -> Any:
+        """Return Ray's reference to what `busy` returns."""
+        return self.actor.busy.options(concurrency_group=SIGNS).remote()
+
 
 def say_into(log: Path) -> None:
     """Append what this process and its children print from here on to a file, and not to Ray's."""

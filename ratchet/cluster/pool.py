@@ -3,14 +3,17 @@ those that die. Unlike a crew's members nobody watches over them."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ratchet.cluster.cluster import Cluster
-from ratchet.cluster.host import CALLS_AT_ONCE, SIGNS, Host, Line
+from ratchet.cluster.host import CALLS_AT_ONCE, SIGNS, Host, Line, LostError, UnreachableError
 
+CORE = {"CPU": 1}
+"""What each takes."""
 LOOK_EVERY_S = 1.0
 """Seconds between two looks at what the actors do."""
 
@@ -19,16 +22,32 @@ class Lines:
     """Ways to all actors of a pool; may be handed to other actors."""
 
     def __init__(self, lines: tuple[Line, ...]) -> None:
-        self._lines, self._calls = lines, [0] * len(lines)
+        self._lines, self._calls, self._doubtful = lines, [0] * len(lines), [False] * len(lines)
 
     async def call(self, method: str, *arguments: Any) -> Any:
-        """Do what `Line.call` does, with the actor that has the fewest calls from here."""
-        chosen = self._calls.index(min(self._calls))
+        """Do what `Line.call` does, with the actor that has the fewest calls from here, rather one that was not lost.
+
+        One that was lost is waited for until it is heard: Ray refuses calls to an actor that it is starting anew, and
+        that says nothing against what is called.
+        """
+        chosen = min(range(len(self._lines)), key=lambda n: (self._doubtful[n], self._calls[n]))
         self._calls[chosen] += 1
         try:
+            while self._doubtful[chosen]:
+                await self._look(chosen)
             return await self._lines[chosen].call(method, *arguments)
+        except LostError:
+            self._doubtful[chosen] = True
+            raise
         finally:
             self._calls[chosen] -= 1
+
+    async def _look(self, n: int) -> None:
+        try:
+            await self._lines[n].busy()
+            self._doubtful[n] = False
+        except UnreachableError:
+            await asyncio.sleep(LOOK_EVERY_S)
 
 
 class Pool:
@@ -37,9 +56,9 @@ class Pool:
     def __init__(self, make: Callable[[], Any], cluster: Cluster, logs: Path, number: int, *, name: str) -> None:
         """`make` makes the object of each, in its own process; `name` and a number name them. What one prints goes to a
         file of its name in `logs`."""
-        self._ray = cluster.ray
+        self._ray, self._cluster = cluster.ray, cluster
         placed = self._ray.remote(concurrency_groups={SIGNS: 4})(Host).options(
-            num_cpus=1,
+            num_cpus=CORE["CPU"],
             max_restarts=-1,
             max_concurrency=CALLS_AT_ONCE,
             enable_task_events=False,
@@ -47,7 +66,7 @@ class Pool:
         )
         names = [f"{name}-{n + 1}" for n in range(number)]
         self._lines = [Line(name, placed.remote(make, logs / f"{name}.txt")) for name in names]
-        self._asked = [(time.time(), self._sign(line)) for line in self._lines]
+        self._asked = [(time.time(), line.busy_soon()) for line in self._lines]
         self._facts: list[dict[str, Any]] = [{} for _ in self._lines]
 
     def lines(self) -> Lines:
@@ -56,7 +75,7 @@ class Pool:
 
     def doing(self) -> list[dict[str, Any]]:
         """Return of each its name, where it lives and how many calls are under way, as last heard; of one that is not
-        there, since when it is asked. Never waits."""
+        there since when it is asked, and what it waits for if there is no place for it. Waits for none of them."""
         rows = []
         for n, line in enumerate(self._lines):
             since, asked = self._asked[n]
@@ -66,8 +85,8 @@ class Pool:
                 except self._ray.exceptions.RayError:
                     self._facts[n] = {}  # Ray starts it anew
                 if time.time() - since > LOOK_EVERY_S:
-                    self._asked[n] = (time.time(), self._sign(line))
-            rows.append({"name": line.name, **(self._facts[n] or {"since": since})})
+                    self._asked[n] = (time.time(), line.busy_soon())
+            rows.append({"name": line.name, **(self._facts[n] or {"since": since, "lacks": self._lacks()})})
         return rows
 
     def close(self) -> None:
@@ -75,5 +94,6 @@ class Pool:
         for line in self._lines:
             self._ray.kill(line.actor)
 
-    def _sign(self, line: Line) -> Any:
-        return line.actor.busy.options(concurrency_group=SIGNS).remote()
+    def _lacks(self) -> str:
+        free = self._ray.available_resources().get("CPU", 0) >= CORE["CPU"]
+        return "" if free else self._cluster.wants(CORE)

@@ -73,6 +73,11 @@ class FarExplorer:
         for play in self._plays:
             play.cancel()
 
+    async def close(self) -> None:
+        """Close the engines: one may hold memory that outlives its process."""
+        await self._frozen.close()
+        await asyncio.to_thread(self._engine.close)
+
     async def speak(self, *asked: Any) -> Reply:
         """See `FarEnvironment.speak`."""
         assert self._far is not None

@@ -93,7 +93,8 @@ def _seated(config: RunConfig, cluster: Cluster, observer: Observer) -> Iterator
         if number == 1:
             yield Ranks()
             return
-        host = _use_network_of(cluster.ip())
+        host = cluster.ip()
+        _use_network_of(host)
         meeting = _meeting(host, 0, number, is_master=True)
         seats.start(partial(_follow, host=host, port=meeting.port, size=number, gpu=bool(gpus)))
         try:
@@ -101,9 +102,10 @@ def _seated(config: RunConfig, cluster: Cluster, observer: Observer) -> Iterator
                 backend(bool(gpus)), timeout=STEP_PATIENCE, store=meeting, rank=0, world_size=number
             )
         except RuntimeError as error:
+            why = seats.why(KNOWN_WITHIN_S) or "Ray knows of none that ended"
             raise RunError(
-                f"The {number} ranks do not find each other ({str(error).splitlines()[0][:160]}). "
-                f"{seats.why(KNOWN_WITHIN_S)}. {INTERFACE} names the network they meet on"
+                f"The {number} ranks do not find each other ({str(error).splitlines()[0][:160]}). {why}. {INTERFACE} "
+                "names the network they meet on."
             ) from error
         with grouped(beside=seats.beside(), others=seats) as ranks:
             try:
@@ -132,8 +134,8 @@ def _meeting(host: str, port: int, size: int, *, is_master: bool = False) -> Any
     )
 
 
-def _use_network_of(ip: str) -> str:
-    """Have gloo use the network that an address of this machine belongs to, unless it is told; return the address."""
+def _use_network_of(ip: str) -> None:
+    """Have gloo use the network that an address of this machine belongs to, unless it is told another."""
     if sys.platform == "linux":
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
             for _, name in socket.if_nameindex():
@@ -144,7 +146,6 @@ def _use_network_of(ip: str) -> str:
                     continue  # it has no IPv4 address
                 if socket.inet_ntoa(answer[20:24]) == ip:
                     os.environ.setdefault(INTERFACE, name)
-    return ip
 
 
 def _check_gpus(config: RunConfig) -> None:

@@ -40,6 +40,7 @@ from ratchet.engines.build import engine_for
 from ratchet.engines.dense import DenseRunner
 from ratchet.engines.elsewhere import ElsewhereEngine
 from ratchet.engines.vllm_inside import TORN, held, read_back
+from ratchet.engines.weight_folder import SHARED_MEMORY
 from ratchet.policy.policy import Policy
 from ratchet.run.launch import train
 from ratchet.store.run_store import RunStore
@@ -303,7 +304,9 @@ def test_explorers_on_ray_have_a_vllm_each_that_agrees_with_the_trainer(tmp_path
     words = ("train.steps=2", "eval.tasks=0", "warm_start.steps=0", "explore.prompts_per_step=4", "engine.name=vllm")
     heads = ("policy.tiny.head_size=32", "policy.tiny.query_heads=2", "policy.tiny.key_heads=2")
     ray = ("cluster.name=ray", "cluster.explorers=1", f"engine.options.kv_cache_memory_bytes={CACHE}")
+    before = set(SHARED_MEMORY.glob("ratchet-weights-*"))
     folder = train(read_config(("judge", f"run.folder={tmp_path}", *words, *heads, *ray))).folder
+    assert set(SHARED_MEMORY.glob("ratchet-weights-*")) == before, "weights in shared memory outlive their process"
     rows = RunStore.open(folder).metrics()
     assert len(rows) == 2
     assert all(row["sampler/logp_diff_max"] < 2e-5 for row in rows), rows

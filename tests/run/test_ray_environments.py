@@ -47,3 +47,14 @@ def test_attempts_of_environments_that_are_killed_are_played_anew_and_nothing_el
     logs = {path.name for path in (run.folder / "logs").iterdir()}
     assert logs == {"explorer-1.txt", "environment-1.txt", "environment-2.txt"}
     check(run.folder, config, tmp_path)
+
+
+def test_who_has_no_core_says_so_and_begins_when_there_is_one(config: Config, rays: Rays, tmp_path: Path) -> None:
+    rays.add(1)
+    with on_ray(config, rays, tmp_path, "cluster.environments=1", explorers=1).train() as run:
+        run.until(lambda: any(actor.get("lacks") for actor in run.actors()))
+        text = status_text(RunStore.open(run.folder))
+        assert "for a node with 1 CPU free; on all nodes together 0 of 1 CPUs are free" in text, text
+        rays.add(1)
+        assert run.code() == 0, run.said()
+    check(run.folder, config, tmp_path)
