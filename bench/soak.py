@@ -7,6 +7,7 @@ processes of their own; explorers with engines. The policy is tiny. Every --ever
 
     explorer killed   SIGKILL to the process of one explorer
     explorer paused   SIGSTOP, and SIGCONT after 1 to 20 s; after cluster.silence_s it is given up
+    player killed     SIGKILL to the process in which the environment plays
     trainer killed    SIGKILL to the process that trains and owns the run; `ratchet resume` follows at once
 
 At the end the run is stopped by SIGINT, as a person stops it. Then each step must be there once, with each of its
@@ -52,7 +53,7 @@ READ_EVERY_S, WARM_UP_S = 2.0, 40.0
 PATIENCE_S = 120.0
 """How long a step may take after a fault before the soak has failed."""
 SILENCE_S = 10.0
-PROMPTS, SAMPLES, EXPLORERS = 6, 4, 2
+PROMPTS, SAMPLES, EXPLORERS, PLAYERS = 6, 4, 2, 1
 TREE: Mapping[str, Any] = {
     "run": {"threads": 1, "device": "cpu", "name": "soak"},
     "environment": {"name": f"{HERE}:Vowels"},
@@ -137,12 +138,13 @@ class Soak:
         self.environment = {**os.environ, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token),
                             "RAY_worker_niceness": "0"}  # fmt: skip
         tree = {**TREE, "run": {**TREE["run"], "folder": str(folder)}}
-        tree["cluster"] = {"name": "ray", "explorers": EXPLORERS, "address": f"127.0.0.1:{self.port}",
-                           "silence_s": SILENCE_S}  # fmt: skip
+        tree["cluster"] = {"name": "ray", "explorers": EXPLORERS, "environments": PLAYERS,
+                           "address": f"127.0.0.1:{self.port}", "silence_s": SILENCE_S}  # fmt: skip
         self.file = folder / "soak.toml"
         self.file.write_text(tomli_w.dumps(tree))
-        self.ray = self._start(Path(sys.executable).parent / "ray", "start", "--head", "--block", "--num-cpus=2",
-                               f"--port={self.port}", "--object-store-memory=100000000", "--include-dashboard=false",
+        self.ray = self._start(Path(sys.executable).parent / "ray", "start", "--head", "--block",
+                               f"--num-cpus={EXPLORERS + PLAYERS}", f"--port={self.port}",
+                               "--object-store-memory=100000000", "--include-dashboard=false",
                                "--disable-usage-stats")  # fmt: skip
         end = time.monotonic() + 60
         while not answers(self.port):
@@ -172,8 +174,9 @@ class Soak:
 
     def fault(self) -> None:
         """Do one thing to the run, and wait until it has trained two steps more."""
-        explorers = [a["pid"] for a in self.status().get("actors", ()) if "pid" in a]
-        kinds = ["trainer killed", *(["explorer killed"] * 2 + ["explorer paused"] * 2 if explorers else [])]
+        explorers, players = self.pids("explorer"), self.pids("player")
+        kinds = ["trainer killed", *(["explorer killed"] * 2 + ["explorer paused"] * 2 if explorers else []),
+                 *(["player killed"] if players else [])]  # fmt: skip
         kind, at = self.rng.choice(kinds), self.steps()
         assert self.run is not None
         if kind == "trainer killed":
@@ -183,6 +186,8 @@ class Soak:
             at = self.steps_saved()
         elif kind == "explorer killed":
             kill(self.rng.choice(explorers), signal.SIGKILL)
+        elif kind == "player killed":
+            kill(self.rng.choice(players), signal.SIGKILL)
         else:
             pid, pause = self.rng.choice(explorers), self.rng.uniform(1, 20)
             kill(pid, signal.SIGSTOP)
@@ -204,9 +209,9 @@ class Soak:
         return self.run.wait(PATIENCE_S)
 
     def close(self) -> list[int]:
-        """End Ray; return the explorers that outlived the run."""
+        """End Ray; return the actors that outlived the run."""
         time.sleep(3)
-        left = [pid for kind, pid in self.memory.lives if kind == "explorer" and alive(pid)]
+        left = [pid for kind, pid in self.memory.lives if kind in ("explorer", "player") and alive(pid)]
         self.ray.send_signal(signal.SIGTERM)
         try:
             self.ray.wait(30)
@@ -218,6 +223,11 @@ class Soak:
         path = self.folder / "status.json"
         return json.loads(path.read_text()) if path.is_file() else {}
 
+    def pids(self, kind: str) -> list[int]:
+        """Return the processes of one kind of actor, "explorer" or "player"."""
+        name = {"explorer": "explorer-", "player": "environment-"}[kind]
+        return [a["pid"] for a in self.status().get("actors", ()) if "pid" in a and a["name"].startswith(name)]
+
     def steps(self) -> int:
         return int(self.status().get("step", 0))
 
@@ -227,9 +237,9 @@ class Soak:
     def _read(self) -> None:
         assert self.run is not None
         self.memory.read("trainer", self.run.pid)
-        for actor in self.status().get("actors", ()):
-            if "pid" in actor:
-                self.memory.read("explorer", actor["pid"])
+        for kind in ("explorer", "player"):
+            for pid in self.pids(kind):
+                self.memory.read(kind, pid)
         for pid, name in processes():
             if name in ("raylet", "gcs_server"):
                 self.memory.read(name, pid)
@@ -314,7 +324,7 @@ def soak(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return {
         "minutes": args.minutes, "every": args.every, "seed": args.seed, "code": code, "left": len(left),
         "explorers_lost": lost, "faults": made.faults, "load": statistics.fmean(load), **sums(store),
-        "memory": {k: made.memory.report(k) for k in ("trainer", "explorer", "raylet", "gcs_server")},
+        "memory": {k: made.memory.report(k) for k in ("trainer", "explorer", "player", "raylet", "gcs_server")},
         "machine": describe_environment(),
     }  # fmt: skip
 
@@ -331,7 +341,7 @@ def page(found: Mapping[str, Any]) -> str:
         f"- {found['steps']} steps, {found['groups']} groups, {found['attempts']} attempts. "
         + (f"**{len(found['wrong'])} sums do not close**: {'; '.join(found['wrong'][:5])}." if found["wrong"] else
            "Each step once, each of its groups once, the ledger accounts for each attempt."),
-        f"- Stopped by SIGINT: exit code {found['code']}; {found['left']} explorers left behind.",
+        f"- Stopped by SIGINT: exit code {found['code']}; {found['left']} actors left behind.",
         f"- {len(found['faults'])} faults; {found['explorers_lost']} explorers were lost and replaced.",
         "",
         "| fault | times | two steps further: median, longest |",
