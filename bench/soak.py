@@ -123,11 +123,21 @@ class Memory:
         last = [y for (of, _), points in self.lives.items() if of == kind for _, y in points]
         return {"lives": parts, "readings": len(xs), "slope": slope, "error": error, "highest": max(last)}
 
+    def thinned(self) -> list[dict[str, Any]]:
+        """Return every life as minutes since its first reading and MiB, every 30 s."""
+        each = round(30 / READ_EVERY_S)
+        return [
+            {"kind": kind, "minutes": [round((t - points[0][0]) / 60, 1) for t, _ in points[::each]],
+             "mib": [round(y, 1) for _, y in points[::each]]}
+            for (kind, _), points in self.lives.items()
+        ]  # fmt: skip
+
 
 class Soak:
     """The run, what is done to it, and what came of that."""
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    def __init__(self, folder: Path, seed: int, but: str) -> None:
+        self.but = but
         self.rng, self.memory, self.faults = random.Random(seed), Memory(), list[dict[str, Any]]()
         self.folder, self.log = folder / "soak", folder / "log.txt"
         with socket.socket() as free:
@@ -177,6 +187,8 @@ class Soak:
         explorers, players = self.pids("explorer"), self.pids("player")
         kinds = ["trainer killed", *(["explorer killed"] * 2 + ["explorer paused"] * 2 if explorers else []),
                  *(["player killed"] if players else [])]  # fmt: skip
+        if not (kinds := [kind for kind in kinds if kind != self.but]):
+            return
         kind, at = self.rng.choice(kinds), self.steps()
         assert self.run is not None
         if kind == "trainer killed":
@@ -299,7 +311,7 @@ def sums(store: RunStore, first: int = 0) -> dict[str, Any]:
 
 def soak(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Run for so long; return what came of it."""
-    made = Soak(folder, args.seed)
+    made = Soak(folder, args.seed, args.but)
     load = [os.getloadavg()[0]]
     try:
         made.begin()
@@ -322,20 +334,21 @@ def soak(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     store = RunStore.open(made.folder)
     lost = sum(event["kind"] == "explorer_lost" for event in store.events())
     return {
-        "minutes": args.minutes, "every": args.every, "seed": args.seed, "code": code, "left": len(left),
-        "explorers_lost": lost, "faults": made.faults, "load": statistics.fmean(load), **sums(store),
+        "minutes": args.minutes, "every": args.every, "seed": args.seed, "but": args.but, "code": code,
+        "left": len(left), "explorers_lost": lost, "faults": made.faults, "load": statistics.fmean(load), **sums(store),
         "memory": {k: made.memory.report(k) for k in ("trainer", "explorer", "player", "raylet", "gcs_server")},
-        "machine": describe_environment(),
+        "lives": made.memory.thinned(), "machine": describe_environment(),
     }  # fmt: skip
 
 
 def page(found: Mapping[str, Any]) -> str:
     """Return what was found as a page."""
+    but = f' --but "{found["but"]}"' if found["but"] else ""
     lines = [
         "# Soak",
         "",
-        f"`python bench/soak.py --minutes {found['minutes']:g} --every {found['every']:g} --seed {found['seed']}`, on "
-        f"{found['machine']['cores']} cores with a mean load of {found['load']:.1f}. What is done and how it is "
+        f"`python bench/soak.py --minutes {found['minutes']:g} --every {found['every']:g} --seed {found['seed']}{but}`,"
+        f" on {found['machine']['cores']} cores with a mean load of {found['load']:.1f}. What is done and how it is "
         "counted stands at the top of the script.",
         "",
         f"- {found['steps']} steps, {found['groups']} groups, {found['attempts']} attempts. "
@@ -357,6 +370,11 @@ def page(found: Mapping[str, Any]) -> str:
                 f"| {kind} | {of['lives']} | {of['readings']} | {of['highest']:.0f} MiB | "
                 f"{of['slope']:+.1f} ± {of['error']:.1f} |"
             )
+    for life in found.get("lives", ()):
+        if life["kind"] == "trainer" and life["minutes"][-1] >= 10:
+            told = ", ".join(f"{size:.1f} after {at:.0f} min" for at, size in
+                             zip(life["minutes"][4::8], life["mib"][4::8], strict=True))  # fmt: skip
+            lines += ["", f"A trainer that lived {life['minutes'][-1]:.0f} minutes, in MiB: {told}."]
     return "\n".join([*lines, ""])
 
 
@@ -365,6 +383,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--every", type=float, default=20.0, help="seconds between faults, on average")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--but", default="", help='a fault to leave out, "trainer killed" say')
     parser.add_argument("--out", type=Path, default=OUT / "soak.md")
     args = parser.parse_args(words)
     with tempfile.TemporaryDirectory() as folder:
