@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.doctor.diagnose import diagnose
+from ratchet.doctor.evidence import evidence_of
 from ratchet.doctor.finding import Severity
 from ratchet.logs.read import read_log
 
@@ -19,6 +20,15 @@ def test_the_late_collapse_of_the_judge_is_found_at_the_refresh_that_showed_it(s
     assert found["reward_collapse"].severity is Severity.ERROR
     assert 58 <= found["reward_collapse"].first <= 62
     assert found["reward_collapse"].causes[0].evidence
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_no_alarm_is_raised_while_the_judge_that_will_collapse_still_learns(seed: int) -> None:
+    """Its reward saturates within a few steps, with entropy and accuracy: too few to be certain, enough to be seen."""
+    asked = evidence_of(read_log(RECIPES / f"judge/reference/collapse/seed{seed}.jsonl"))
+    for step in range(10, 41):
+        found = diagnose(asked.prefix(step))
+        assert [f.sentence for f in found if f.severity > Severity.INFO] == [], step
 
 
 @pytest.mark.parametrize("name", ["judge/reference/config", "stale/reference/grpo-1", "stale/reference/red_weight-1"])

@@ -107,6 +107,13 @@ def test_falling_entropy_that_bought_reward_is_no_warning() -> None:
     assert [f.severity for f in ask("entropy_collapse", run)] == [Severity.WARNING]
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_dip_and_surge_of_the_parallelism_is_seen_in_a_short_run(seed: int) -> None:
+    """There the valley is no longer than its noise seems to be."""
+    run = made("has", "parallel_dip_surge", np.random.default_rng(seed), 44)
+    assert [f.rule for f in ask("parallel_dip_surge", run)] == ["parallel_dip_surge"]
+
+
 def test_remedies_name_the_frameworks_own_options() -> None:
     run = run_of("has", "reward_collapse")
     for framework, option in (("trl", "learning_rate"), ("verl", "actor_rollout_ref.actor.optim.lr"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -12,6 +13,7 @@ from ratchet.doctor.evidence import Evidence
 from ratchet.doctor.finding import Finding, Severity, Wanted
 from ratchet.doctor.options import Option, change
 from ratchet.doctor.rules.told import found
+from ratchet.doctor.shape import FALLING
 
 SERIAL = 0.4
 """Share of the parallelism beyond 1 that is left in a serial collapse."""
@@ -88,21 +90,28 @@ def spurious_parallelism(evidence: Evidence) -> Iterator[Finding]:
 
 
 def parallel_dip_surge(evidence: Evidence) -> Iterator[Finding]:
-    """Find parallelism that first falls and then rises well above where it began."""
-    curve = _parallelism(evidence)
+    """Find parallelism that first falls and then rises well above where it began.
+
+    As a logarithm: numbers of agents vary in proportion to what they are, so twice as many vary twice as much.
+    """
+    plain = _parallelism(evidence)
+    curve = None if plain is None else evidence.curve(plain.name, log=True)
     if curve is None or len(curve) < 3 * curve.edge:
         return
     valley, half = int(np.argmin(curve.s)), curve.edge // 2
     low = curve.level(valley - half, valley + half + 1)
     before = float(np.max(curve.s[: valley + 1])) if valley else curve.start
-    if before - low < DIP * before or curve.end < max(SURGED * low, before):
+    if before - low < -math.log(1 - DIP) or curve.end < max(low + math.log(SURGED), before):
         return
-    if not (curve.counts(before - low) and curve.counts(curve.end - low)):
+    # A valley of a short run is as long as its noise seems to be, but down to it goes a trend.
+    dips = curve.counts(before - low) or curve.trend(0, valley + 1).falls(FALLING)
+    if not (dips and curve.counts(curve.end - low)):
         return
+    before, low, end = (curve.real(level) for level in (before, low, curve.end))
     yield found(
         "parallel_dip_surge", Severity.INFO, curve, (0, len(curve) - 1),
         f"Parallelism fell from {short(before)} to {short(low)} at step {curve.first_step(valley)} and then rose to "
-        f"{short(curve.end)}: what pays at first (agents that finish) is not what pays later (the task).",
-        numbers={"start": before, "lowest": low, "end": curve.end},
+        f"{short(end)}: what pays at first (agents that finish) is not what pays later (the task).",
+        numbers={"start": before, "lowest": low, "end": end},
         sources=(K2_5,),
     )  # fmt: skip

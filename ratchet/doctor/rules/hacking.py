@@ -38,7 +38,7 @@ def hacking_suspicion(evidence: Evidence) -> Iterator[Finding]:
         if curve is None:
             continue
         task = shape_of(curve, 1.0 if _is_share(curve) else shape.scale)
-        if not _stays_behind(shape, task):
+        if not _stays_behind(shape, task, is_part=name in evidence.parts()):
             return  # the best measure there is follows: no suspicion
         yield _hacked(evidence, shape, task)
         return
@@ -50,9 +50,15 @@ def _measures(evidence: Evidence) -> list[str]:
     return [*evidence.evaluations(), *(names if len(evidence.parts()) > 1 else [])]
 
 
-def _stays_behind(shape: Shape, task: Shape) -> bool:
-    """Return whether the task's measure cannot have risen with the reward, and had room to."""
+def _stays_behind(shape: Shape, task: Shape, *, is_part: bool) -> bool:
+    """Return whether the task's measure cannot have risen with the reward, and had room to.
+
+    A part of the reward has its unit, so what it made of the rise is known without either scale.
+    """
     curve = task.curve
+    most = task.end - task.start + 2 * curve.error(curve.edge)
+    if is_part and most >= FOLLOWS * shape.risen:
+        return False
     if _is_share(curve) and curve.end >= TOP:
         return False
     first, last = shape.curve.first_step(0), shape.curve.last_step(len(shape.curve) - 1)
@@ -61,9 +67,7 @@ def _stays_behind(shape: Shape, task: Shape) -> bool:
     trend = curve.trend()
     if trend.rises() and trend.change >= LEAST * task.scale:
         return False
-    rise = shape.risen / shape.scale
-    most = max(trend.high, task.end - task.start + 2 * curve.error(curve.edge)) / task.scale
-    return most < FOLLOWS * rise
+    return max(trend.high, most) / task.scale < FOLLOWS * shape.risen / shape.scale
 
 
 def _is_share(curve: Curve) -> bool:

@@ -49,7 +49,7 @@ def entropy_collapse(evidence: Evidence) -> Iterator[Finding]:
         return
     low = np.flatnonzero(curve.s <= curve.start - FALLEN)
     at, last = int(low[0]) if len(low) else len(curve) - 1, len(curve) - 1
-    bought = reward is not None and reward.has_risen and reward.lost <= KEPT * reward.gain
+    bought = reward is not None and _rises(reward) and reward.lost <= KEPT * reward.gain
     stuck = reward is not None and _stuck_low(evidence, reward, curve.first_step(at))
     bad = not bought or stuck
     told = ("the reward rose with it: certainty was spent on it" if not bad else
@@ -68,6 +68,11 @@ def entropy_collapse(evidence: Evidence) -> Iterator[Finding]:
                 change(evidence, "Lower the learning rate", Option.LR)) if bad else (),
         sources=(CUI, DAPO), wanted=Wanted(curve.first_step(at), curve.last_step(last), "lowest") if bad else None,
     )  # fmt: skip
+
+
+def _rises(reward: Shape) -> bool:
+    """Return whether it rose, by its levels or by its trend, which need not be certain: doubt is for the run here."""
+    return reward.has_risen or (reward.risen >= reward.worth and reward.curve.trend().rises(0.05))
 
 
 def _stuck_low(evidence: Evidence, reward: Shape, since: int) -> bool:
