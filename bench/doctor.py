@@ -239,7 +239,7 @@ def beside(results: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, i
 
 def written(report: Mapping[str, Any]) -> str:
     """Return the results as Markdown."""
-    alarms, runs = report["false_alarms"], report["good_runs"]
+    alarms, runs, each = report["false_alarms"], report["good_runs"], max(r["cases"] for r in report["rules"].values())
     lines = [
         "# How often the doctor is right", "",
         f"{report['cases']} generated runs, 30 to 10,000 steps, from seeds that no threshold was tuned on "
@@ -249,10 +249,11 @@ def written(report: Mapping[str, Any]) -> str:
         "another set of seeds, the generator was changed too, where a case was inside its own noise (the reward's is "
         "at most 0.04 with a correlation of 0.5 instead of 0.05 and 0.6; a surge costs 60 % of the gain or more, not "
         "40 %) or held what it should not (a heavy tail in the logarithm of a gradient or KL is a spike). Few cases "
-        "a rule make wide intervals: 12 of 12 is above 0.73 with 95 % confidence. A first set of reported "
-        "seeds had been seen when the generator was changed, and was discarded; smaller draws of these seeds were seen "
-        "before this one, and no threshold was chosen by them. With 24 cases a rule, `parallel_dip_surge` found 21 of its "
-        "own; on the tuning seeds it missed valleys of short runs, and was changed there.", "",
+        f"a rule make wide intervals: {each} of {each} is above {0.025 ** (1 / each):.2f} with 95 % confidence. A "
+        "first set of reported seeds had been seen when the generator was changed, and was discarded; smaller draws of "
+        "these seeds were seen before this one, and no threshold was chosen by them. In the first draw of 24 cases a "
+        "rule, `parallel_dip_surge` found 21 of its own; on the tuning seeds it missed valleys of short runs, and was "
+        "changed there.", "",
         f"False alarms above information: {alarms} on {runs} runs that go well, {alarms / runs:.3f} a run. Processor "
         f"time of a diagnosis: median {1e3 * report['seconds_median']:.0f} ms, most {1e3 * report['seconds_most']:.0f} "
         "ms (on a machine busy with other work).", "",
