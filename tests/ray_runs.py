@@ -18,6 +18,8 @@ Config = Callable[..., RunConfig]
 
 STEPS, PROMPTS, SAMPLES = 4, 5, 3
 SETTINGS = (f"train.steps={STEPS}", f"explore.prompts_per_step={PROMPTS}", "record.checkpoint_every=1")
+COSTS = ("tokens/forward", "flops/")
+"""What depends on how a batch is cut: a prompt may be computed on two ranks."""
 WITHIN_S = 60.0
 """From the loss of a node until its groups are played elsewhere."""
 

@@ -63,8 +63,8 @@ class Node:
 class Rays:
     """A Ray of several nodes, each a raylet of its own; use as a context, for nothing must stay behind."""
 
-    def __init__(self, folder: Path, *, namespaces: dict[int, list[str]] | None = None, ip: str = "") -> None:
-        """`namespaces` are the words that start node n elsewhere, in a network namespace say; `ip` is the head's."""
+    def __init__(self, folder: Path, *, namespaces: dict[str, list[str]] | None = None, ip: str = "") -> None:
+        """`namespaces` are the words that start a node where its address is; `ip` is the head's."""
         self._folder, self._namespaces, self._nodes = folder, namespaces or {}, list[Node]()
         with socket.socket() as free:
             free.bind(("", 0))
@@ -103,7 +103,7 @@ class Rays:
             words += ["--head", f"--port={self._port}", "--include-dashboard=false"]
         if ip or self._ip:
             words.append(f"--node-ip-address={ip or self._ip}")
-        before = self._namespaces.get(number, [])
+        before = self._namespaces.get(ip, [])
         log = (self._folder / f"node-{number}.txt").open("wb")
         command = [*before, BIN / "ray", "start", "--block", "--disable-usage-stats", *words]
         process = subprocess.Popen(command, stdout=log, stderr=log, env=self.environment, start_new_session=True)
@@ -231,7 +231,7 @@ class Wire:
         try:
             _words(f"ip netns add {self._far}")
             _words(f"ip link set {self._far} netns {self._far}")
-            for (end, name), address in zip(self._ends(), (self.here, self.there), strict=True):
+            for (end, name, _), address in zip(self._ends(), (self.here, self.there), strict=True):
                 _words(f"ip {end} address add {address}/24 dev {name}")
                 _words(f"ip {end} link set {name} up")
             _words(f"ip -n {self._far} link set lo up")
@@ -251,12 +251,25 @@ class Wire:
         return ["ip", "netns", "exec", self._far, "sh", "-c", alone, str(self.own)]
 
     def cut(self) -> None:
-        """Lose all packets, either way. Neither end is told, as where a switch between two machines is broken."""
-        for end, name in self._ends():
-            _words(f"tc {end} qdisc add dev {name} root pfifo limit 0")  # a queue with room for none
+        """Lose all packets, either way. Neither end is told, as where a switch between two machines is broken.
+
+        They are sent to a card that is not there.
+        """
+        for end, name, to in self._ends():
+            _words(f"ip {end} neigh replace {to} lladdr 02:00:00:00:00:00 dev {name} nud permanent")
 
     def mend(self) -> None:
-        for end, name in self._ends():
+        for end, name, to in self._ends():
+            _words(f"ip {end} neigh del {to} dev {name}")
+
+    def clog(self) -> None:
+        """Lose all packets before they leave, either way. The kernel tells their connections, which break after 8 s of
+        trying; had the packets been lost on their way, they would try for a quarter of an hour."""
+        for end, name, _ in self._ends():
+            _words(f"tc {end} qdisc add dev {name} root pfifo limit 0")  # a queue with room for none
+
+    def clear(self) -> None:
+        for end, name, _ in self._ends():
             _words(f"tc {end} qdisc del dev {name} root")
 
     def pull(self) -> None:
@@ -266,8 +279,9 @@ class Wire:
     def plug(self) -> None:
         _words(f"ip -n {self._far} link set {self._far} up")
 
-    def _ends(self) -> tuple[tuple[str, str], tuple[str, str]]:
-        return ("", self._near), (f"-n {self._far}", self._far)
+    def _ends(self) -> tuple[tuple[str, str, str], tuple[str, str, str]]:
+        """Return of each end how `ip` gets there, its link, and the address at the other end."""
+        return ("", self._near, self.there), (f"-n {self._far}", self._far, self.here)
 
 
 def _words(text: str) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ray_runs import SETTINGS, STEPS, check, on_ray
+from ray_runs import COSTS, SETTINGS, STEPS, check, on_ray
 from rays import Node, Rays, Run, until
 from runs import rows
 from several import under_torchrun
@@ -25,8 +25,6 @@ Config = Callable[..., RunConfig]
 pytestmark = pytest.mark.slow
 pytest.importorskip("ray")
 
-COSTS = ("tokens/forward", "flops/")
-"""What depends on how a batch is cut: a prompt may be computed on two ranks."""
 WITHIN_S = 30.0
 """From the death of a rank, or of its node, until the run has stopped."""
 
