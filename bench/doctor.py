@@ -191,28 +191,69 @@ print(json.dumps({s.name: int(s) for s in b.Severity}), flush=True)
 """
 
 
-def by_rldoctor(python: str, all_cases: Sequence[tuple[str, str, int]]) -> tuple[list[dict[str, int]], dict[str, int]]:
-    """Return the severity of each detector of rldoctor on each case, and the names of its severities."""
+def by_rldoctor(python: str, runs: Iterable[list[dict[str, float]]]) -> tuple[list[dict[str, int]], dict[str, int]]:
+    """Return the severity of each detector of rldoctor on each run's rows, and the names of its severities."""
     told: list[dict[str, int]] = []
     with subprocess.Popen([python, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdin is not None
         assert child.stdout is not None
-        for i, (kind, rule, seed) in enumerate(all_cases):
-            run = case(kind, rule, seed)
-            rows: list[dict[str, float]] = [{"step": step} for step in range(run.n)]
-            for name, (at, values) in run.series.items():
-                key = THEIRS.get(name) or (f"rewards/{name[13:]}/mean" if name.startswith("reward/parts/") else None)
-                if key is not None:
-                    for step, value in zip(at.tolist(), values.tolist(), strict=True):
-                        rows[step][key] = value
+        for i, rows in enumerate(runs):
             child.stdin.write(json.dumps(rows) + "\n")
             child.stdin.flush()
             told.append(next(json.loads(line) for line in child.stdout if line.startswith("{")))
             if i % 50 == 0:
-                print(f"rldoctor: {i} of {len(all_cases)} cases", file=sys.stderr, flush=True)
+                print(f"rldoctor: {i} runs", file=sys.stderr, flush=True)
         child.stdin.close()
         names = next(json.loads(line) for line in child.stdout if line.startswith("{"))
     return told, names
+
+
+def their_key(name: str) -> str | None:
+    """Return the key of TRL under which rldoctor reads one of our metrics, or None."""
+    return THEIRS.get(name) or (f"rewards/{name[13:]}/mean" if name.startswith("reward/parts/") else None)
+
+
+def rows_of(run: Run) -> list[dict[str, float]]:
+    """Return a generated run as TRL would log it."""
+    rows: list[dict[str, float]] = [{"step": step} for step in range(run.n)]
+    for name, (at, values) in run.series.items():
+        key = their_key(name)
+        if key is not None:
+            for step, value in zip(at.tolist(), values.tolist(), strict=True):
+                rows[step][key] = value
+    return rows
+
+
+GOOD = ("judge/config", "judge/gym", "reproduce/config", "swarm/config",
+        "stale/grpo-1", "stale/rec_one_side-1", "stale/red_weight-1", "stale/reinforce-1")  # fmt: skip
+"""References whose runs all went well."""
+LEFT = 0.25
+"""Mean KL to the start over the last five steps above which a recorded run has left it; where `GOOD`, it is 0.09 at
+most."""
+
+
+def recorded_beside(python: str) -> dict[str, Any]:
+    """Return what both say of the recorded runs: alarms where all is well, and KL that ran away."""
+    paths = sorted((ROOT / "recipes").glob("*/reference/*/seed*.jsonl"))
+    logs = [[json.loads(line) for line in path.read_text().splitlines()] for path in paths]
+    theirs, names = by_rldoctor(
+        python, ([{key: v for k, v in {"step": None, **row}.items() if v is not None
+                   and (key := "step" if k == "step" else their_key(k))} for row in log] for log in logs)
+    )  # fmt: skip
+    kl = {who: {"found": 0, "false": 0} for who in ("ours", "rldoctor")}
+    found: dict[str, Any] = {"good_runs": 0, "alarms": {"ours": 0, "rldoctor": 0}, "kl": kl, "kl_runs": 0}
+    for path, log, told in zip(paths, logs, theirs, strict=True):
+        ours = diagnose(read_log(path))
+        if f"{path.parts[-4]}/{path.parent.name}" in GOOD:
+            found["good_runs"] += 1
+            found["alarms"]["ours"] += sum(f.severity > Severity.INFO for f in ours)
+            found["alarms"]["rldoctor"] += sum(severity > names["INFO"] for severity in told.values())
+        left = float(np.mean([row["kl/ref"] for row in log[-5:]])) > LEFT
+        found["kl_runs"] += left
+        for who, said in (("ours", any(f.rule == "kl_blow_up" for f in ours)),
+                          ("rldoctor", told["kl_drift"] >= names["INFO"])):  # fmt: skip
+            kl[who]["found" if left else "false"] += said
+    return found
 
 
 def beside(results: Sequence[Mapping[str, Any]], theirs: Sequence[Mapping[str, int]], names: Mapping[str, int]) -> Any:
@@ -280,6 +321,8 @@ def written(report: Mapping[str, Any]) -> str:
             a, b = rows["ours"], rows["rldoctor"]
             lines.append(f"| `{name}` | {', '.join(SHARED[name])} | {a['recall']:.2f}, {b['recall']:.2f} | "
                          f"{a['precision']:.2f}, {b['precision']:.2f} |")  # fmt: skip
+    if "recorded_beside" in report:
+        lines += ["", *_on_recorded(report["recorded_beside"])]
     if "early" in report:
         lines += ["", "## Early warning", "", *_early(report["early"])]
     lines += ["", "## Recorded runs", "", "Seeds of the studies' references with findings above information.", "",
@@ -295,6 +338,17 @@ def written(report: Mapping[str, Any]) -> str:
         lines += [f"| {name} | {', '.join(r['expected']) or 'none'} | {', '.join(r['found']) or 'none'} |"
                   for name, r in report["runs"].items()]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _on_recorded(found: Mapping[str, Any]) -> list[str]:
+    kl, alarms = found["kl"], found["alarms"]
+    return [
+        f"On the {found['good_runs']} recorded runs of references that went well, alarms above information: ours "
+        f"{alarms['ours']}, rldoctor's {alarms['rldoctor']}. Of the {found['kl_runs']} recorded runs whose KL to the "
+        f"start ended above {LEFT} nats per token, `kl_blow_up` found {kl['ours']['found']}, its `kl_drift` "
+        f"{kl['rldoctor']['found']}; on the others they spoke {kl['ours']['false']} and {kl['rldoctor']['false']} "
+        "times.",
+    ]
 
 
 def _early(early: Mapping[str, Any]) -> list[str]:
@@ -354,7 +408,10 @@ def main() -> None:
         report["runs"] = trained()
         keep(report, args.tune)
     if args.rldoctor:
-        report["rldoctor"] = beside(results, *by_rldoctor(args.rldoctor, everything))
+        report["recorded_beside"] = recorded_beside(args.rldoctor)
+        keep(report, args.tune)
+        runs_as_rows = (rows_of(case(kind, rule, seed)) for kind, rule, seed in everything)
+        report["rldoctor"] = beside(results, *by_rldoctor(args.rldoctor, runs_as_rows))
         keep(report, args.tune)
     print(written(report))
 

@@ -42,3 +42,11 @@ def test_a_run_that_went_well_raises_no_alarm(name: str, seed: int) -> None:
 def test_a_sampler_that_was_never_refreshed_is_found() -> None:
     found = diagnose(read_log(RECIPES / "stale/reference/grpo-offline/seed0.jsonl"))
     assert found[0].rule == "weights_not_delivered"
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 4])
+def test_a_kl_that_ran_away_in_the_first_steps_is_found(seed: int) -> None:
+    """There any KL grows from nothing; that it came to several nats a token is what is wrong."""
+    found = {f.rule: f for f in diagnose(read_log(RECIPES / f"stale/reference/reinforce-20/seed{seed}.jsonl"))}
+    assert found["kl_blow_up"].severity is Severity.ERROR
+    assert found["kl_blow_up"].first < 21
