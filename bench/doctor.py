@@ -347,7 +347,8 @@ def _on_recorded(found: Mapping[str, Any]) -> list[str]:
         f"{alarms['ours']}, rldoctor's {alarms['rldoctor']}. Of the {found['kl_runs']} recorded runs whose KL to the "
         f"start ended above {LEFT} nats per token, `kl_blow_up` found {kl['ours']['found']}, its `kl_drift` "
         f"{kl['rldoctor']['found']}; on the others they spoke {kl['ours']['false']} and {kl['rldoctor']['false']} "
-        "times.",
+        "times. That is no blind test: what `kl_blow_up` asks of a run's first steps was written with these runs in "
+        "view.",
     ]
 
 
