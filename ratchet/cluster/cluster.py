@@ -129,7 +129,8 @@ def check_address(address: str) -> None:
 def line(error: Exception) -> str:
     """Return what an error of Ray says, on one line; of one about an actor, what became of it."""
     said = " ".join(str(error).split())
-    return said[max(0, said.find("The actor is dead because")) :][:300]
+    begins = (said.find(f"The actor {what} because") for what in ("is dead", "died"))
+    return said[max(0, *begins) :][:300]
 
 
 def whereabouts() -> dict[str, Any]:

@@ -162,7 +162,9 @@ class Ranks:
             self._broken = True
             if self.size == 1 or not (isinstance(error, dist.DistError) or "gloo" in str(error)):
                 raise
-            raise self._lost(f" ({str(error).splitlines()[0][:160]})") from error
+            # gloo begins with the place in its own source, in brackets.
+            what = str(error).splitlines()[0].rpartition("] ")[2]
+            raise self._lost(f" ({what[:160]})") from error
 
     def end(self) -> None:
         """Let the others end, if they still listen."""
