@@ -38,7 +38,9 @@ RULES: tuple[Rule, ...] = (
     Rule("weights_not_delivered", delivery.weights_not_delivered,
          "the sampler's version stands, samples age by one a step, or the trainer drifts from the sampler while the "
          "reward is flat", (W, E), True),
-    Rule("kl_blow_up", spread.kl_blow_up, "the KL to the start grew sixfold within 15 % of the run", (W, E), True),
+    Rule("kl_blow_up", spread.kl_blow_up,
+         "the KL to the start grew sixfold within 15 % of the run; in its first 15 %, if it comes to a nat a token and "
+         "the reward has nothing to show for it", (W, E), True),
     Rule("entropy_explosion", spread.entropy_explosion, "entropy is twice its lowest and the reward does not rise",
          (W, E), True),
     Rule("hacking_suspicion", hacking.hacking_suspicion,
