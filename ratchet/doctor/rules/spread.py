@@ -52,7 +52,7 @@ def entropy_collapse(evidence: Evidence) -> Iterator[Finding]:
         return
     low = np.flatnonzero(curve.s <= curve.start - FALLEN)
     at, last = int(low[0]) if len(low) else len(curve) - 1, len(curve) - 1
-    bought = reward is not None and _rises(reward) and reward.lost <= KEPT * reward.gain
+    bought = reward is not None and _has_bought(reward)
     stuck = reward is not None and _stuck_low(evidence, reward, curve.first_step(at))
     bad = not bought or stuck
     told = ("the reward rose with it: certainty was spent on it" if not bad else
@@ -73,9 +73,13 @@ def entropy_collapse(evidence: Evidence) -> Iterator[Finding]:
     )  # fmt: skip
 
 
-def _rises(reward: Shape) -> bool:
-    """Return whether it rose, by its levels or by its trend, which need not be certain: doubt is for the run here."""
-    return reward.has_risen or (reward.risen >= reward.worth and reward.curve.trend().rises(0.05))
+def _has_bought(reward: Shape) -> bool:
+    """Return whether there is a rise to show and it was kept.
+
+    By the levels, or by the trend, which need not be certain: doubt is for the run here.
+    """
+    rises = reward.has_risen or (reward.risen >= reward.worth and reward.curve.trend().rises(0.05))
+    return rises and reward.lost <= KEPT * reward.gain
 
 
 def _stuck_low(evidence: Evidence, reward: Shape, since: int) -> bool:
@@ -153,7 +157,7 @@ def kl_blow_up(evidence: Evidence) -> Iterator[Finding]:
     if not grew:
         at, rise = steepest(curve, width)
         gone = curve.real(curve.end) >= FAR and rise >= BLOWN and curve.counts(rise)
-        if not gone or reward is None or (_rises(reward) and reward.lost <= KEPT * reward.gain):
+        if not gone or reward is None or _has_bought(reward):
             return
     if curve.real(curve.end) < HARMLESS:
         return
