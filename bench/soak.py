@@ -124,11 +124,10 @@ class Memory:
         return {"lives": parts, "readings": len(xs), "slope": slope, "error": error, "highest": max(last)}
 
     def thinned(self) -> list[dict[str, Any]]:
-        """Return every life as minutes since its first reading and MiB, every 30 s."""
-        each = round(30 / READ_EVERY_S)
+        """Return every life as minutes since its first reading and MiB, of every fifteenth reading."""
         return [
-            {"kind": kind, "minutes": [round((t - points[0][0]) / 60, 1) for t, _ in points[::each]],
-             "mib": [round(y, 1) for _, y in points[::each]]}
+            {"kind": kind, "minutes": [round((t - points[0][0]) / 60, 1) for t, _ in points[::15]],
+             "mib": [round(y, 1) for _, y in points[::15]]}
             for (kind, _), points in self.lives.items()
         ]  # fmt: skip
 
