@@ -96,7 +96,8 @@ class Served:
 
     def __init__(self, policy: Policy, context: int) -> None:
         self.policy = Policy(policy.decoder, policy.tokenizer, policy.device, policy.dtype)
-        self.context = context
+        self.context = self.longest = context
+        """Most tokens of prompt and answer together: of its engine, and what it says when asked."""
         self.gate = Gate(DenseRunner(policy.shape, policy.decoder.ops, policy.device))
         self.engine = LocalEngine(self.gate, policy.tokenizer, context=context, max_rows=64, device=policy.device)
         self.label, self.labels = "default", {-1: "default"}
@@ -273,7 +274,7 @@ class FakeVllm(Served):
             return 500, {"error": {"message": "Call to collective_rpc method failed", "code": 500}}
         if path == "/collective_rpc" and body["method"] == "ratchet_facts":
             facts = {"logprobs_mode": self.mode, "max_logprobs": self.max_logprobs}
-            facts |= {"dtype": self.policy.dtype, "unfit": self.unfit}
+            facts |= {"dtype": self.policy.dtype, "unfit": self.unfit, "max_model_len": self.longest}
             return 200, {"results": [facts]}
         if path == "/collective_rpc" and body["method"] == "ratchet_load":
             self.load(body["args"][0])
@@ -318,13 +319,18 @@ class FakeVllm(Served):
 class FakeSglang(Served):
     """`sglang.launch_server --enable-deterministic-inference`."""
 
-    deterministic = True
+    deterministic, widest = True, 4096
+    """Whether it draws by the seeds of requests, and its --sampling-mask-max-tokens."""
 
     def answers(self, path: str, body: Any) -> Answer:
         if path == "/health":
             return 200, None
         if path == "/server_info":
-            return 200, {"enable_deterministic_inference": self.deterministic, "version": "0.5.23"}
+            facts = {"enable_deterministic_inference": self.deterministic, "sampling_mask_max_tokens": self.widest}
+            return 200, {**facts, "max_req_input_len": self.longest - 1, "dtype": self.policy.dtype}
+        if path == "/weights_checker":
+            assert body == {"action": "checksum"}
+            return 200, {"success": True, "message": "Success.", "per_engine_checksum": self.digest()[::-1]}
         if path == "/model_info":
             return 200, {"weight_version": self.label}
         if path == "/abort_request":
@@ -349,6 +355,8 @@ class FakeSglang(Served):
         given = body["sampling_params"]
         assert body["return_logprob"]
         assert given["no_stop_trim"]
+        if body.get("return_sampling_mask") and not 1 <= given["top_k"] <= self.widest:
+            return 400, {"error": {"message": f"return_sampling_mask requires 1 < top_k <= {self.widest}"}}
         sampling = Sampling(
             given["max_new_tokens"], given["temperature"], given["top_p"], max(0, given["top_k"]), tuple(given["stop"]),
             tuple(given["stop_token_ids"]),

@@ -158,8 +158,8 @@ def _place(config: EngineSection, policy: Policy, context: int, sampling: Sampli
     process = StartedServer(config.command, folder.start, _log(folder)) if config.command else None
     server = Reached(Http(config.url, timeout_s=config.timeout_s), process, config.start_s)
     if config.name == "vllm":
-        return VllmServer(server, folder, ends, sampling)
-    return SglangServer(server, folder, ends)
+        return VllmServer(server, folder, ends, sampling, context=context)
+    return SglangServer(server, folder, ends, sampling, context=context, vocab=policy.shape.vocab)
 
 
 def _log(folder: WeightFolder) -> Path:

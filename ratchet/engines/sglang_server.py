@@ -4,9 +4,11 @@ Called by `engines.build` for ``engine.name = "sglang"``. The server is one that
 
     python -m sglang.launch_server --model-path MODEL --enable-deterministic-inference
 
-Written against the source of SGLang 0.5.23: `srt/entrypoints/http_server`, `srt/managers/io_struct`,
-`srt/layers/sampler`. Its `output_token_logprobs` are those of the tempered distribution before it is cut, its
-`output_token_sampling_logprobs` those of the cut one; the mass that was kept is their ratio.
+Written against SGLang 0.5.23: `srt/entrypoints/http_server`, `srt/managers/io_struct`, `srt/layers/sampler`. Its
+`output_token_logprobs` are those of the tempered distribution before it is cut, its `output_token_sampling_logprobs`
+those of the cut one; the mass that was kept is their ratio. It tells the latter only for a top-k of up to
+`--sampling-mask-max-tokens`, and cuts by top-p and top-k each on the whole distribution, where ours cuts by top-p what
+top-k has left: the mass that is recorded is that of its cut.
 """
 
 from __future__ import annotations
@@ -28,26 +30,80 @@ SEEDS = (1 << 31) - 1
 """Its seeds become 32-bit integers on some devices."""
 
 
+_KEPT_BACK = 5
+"""Positions of its context that SGLang gives to no request."""
+
+
 def cuts(sampling: Sampling) -> bool:
     """Return whether top-k or top-p cut the distribution that is drawn from."""
     return sampling.temperature > 0 and (sampling.top_k > 0 or sampling.top_p < 1)
 
 
+def check_facts(facts: Mapping[str, Any], sampling: Sampling, *, context: int, vocab: int, dtype: str) -> None:
+    """Raise `ConfigError` if SGLang does not draw by the seeds of requests, computes in another precision, takes
+    shorter prompts than the run has, or does not tell how much mass the cut of `sampling` keeps. `facts`: its
+    `/server_info`."""
+    if not facts.get("enable_deterministic_inference", False):
+        raise ConfigError(
+            "SGLang does not draw by the seed of each request, so a run could not be repeated: start it with "
+            "--enable-deterministic-inference."
+        )
+    found = {"float": "float32"}.get(str(facts["dtype"]), facts["dtype"])
+    if found != dtype and (found, dtype) != ("auto", "bfloat16"):  # float32 models are float16 to its "auto"
+        raise ConfigError(
+            f'SGLang computes in {found}, but policy.dtype = "{dtype}": start it with --dtype {dtype}, or change '
+            "policy.dtype."
+        )
+    if context > (longest := int(facts["max_req_input_len"]) + 1):
+        raise ConfigError(
+            f"Prompt and answer of this run may have {context} tokens together, but SGLang as it was started leaves "
+            f"room for {longest}: start it with --context-length {context + _KEPT_BACK} or more and a cache as large, "
+            f"or set policy.context = {longest}."
+        )
+    widest, most = sampling.top_k or vocab, int(facts["sampling_mask_max_tokens"])
+    if cuts(sampling) and widest > most:
+        raise ConfigError(
+            f"explore.top_p = {sampling.top_p:g} and explore.top_k = {sampling.top_k} may leave {widest} tokens. This "
+            f"SGLang tells how much mass a cut keeps for up to {most}; beyond, the trainer could not know the "
+            f"distribution sampled from. Set explore.top_k to 2 .. {most}, or start SGLang with "
+            f"--sampling-mask-max-tokens {widest}."
+        )
+    if sampling.top_k == 1 and sampling.temperature not in (0.0, 1.0):
+        raise ConfigError(
+            f"explore.top_k = 1 at explore.temperature = {sampling.temperature:g}: SGLang takes the likeliest token "
+            "and tells its log-probability without the temperature. Set explore.temperature = 1, or another top_k."
+        )
+
+
 class SglangServer:
     """A `Place`."""
 
-    def __init__(self, server: Reached, folder: WeightFolder, ends: Sequence[int]) -> None:
-        """`ends` are the policy's end tokens."""
+    def __init__(
+        self,
+        server: Reached,
+        folder: WeightFolder,
+        ends: Sequence[int],
+        sampling: Sampling,
+        *,
+        context: int,
+        vocab: int,
+    ) -> None:
+        """`sampling` is the run's way of exploring, `context` its most tokens of prompt and answer together; `ends` are
+        the policy's end tokens, `vocab` how many it knows."""
         self._server, self._folder, self._ends = server, folder, tuple(ends)
+        self._sampling, self._context, self._vocab = sampling, context, vocab
+        self._read_back = "", ""
+        """Fingerprint of the weights that were handed over last, and what the server makes of those it holds."""
 
     async def open(self) -> None:
         await self._server.open()
         facts = await self._server.http.get("/server_info") or {}
-        if not facts.get("enable_deterministic_inference", False):
+        try:
+            check_facts(facts, self._sampling, context=self._context, vocab=self._vocab, dtype=self._folder.dtype)
+        except KeyError as missing:
             raise ConfigError(
-                f"{self._server.http.url} does not draw by the seed of each request, so a run could not be repeated: "
-                "start SGLang with --enable-deterministic-inference."
-            )
+                f"{self._server.http.url} does not tell its {missing}. It must be SGLang 0.5.23 or newer."
+            ) from None
 
     async def reopen(self) -> None:
         await self._server.reopen()
@@ -61,7 +117,7 @@ class SglangServer:
                 "max_new_tokens": sampling.max_tokens,
                 "temperature": sampling.temperature,
                 "top_p": sampling.top_p,
-                "top_k": sampling.top_k or -1,
+                "top_k": sampling.top_k or (self._vocab if cut else -1),
                 "sampling_seed": request.seed & SEEDS,
                 "stop": list(sampling.stop),
                 "stop_token_ids": sorted({*self._ends, *sampling.stop_tokens}),
@@ -126,6 +182,7 @@ class SglangServer:
                     f"{http.url} did not take version {label.version}: {found}. It reads {folder}: if it runs on "
                     "another machine, set engine.folder to one that both can reach."
                 )
+            await self._check_held(self._folder.digest(weights), label)
         finally:
             await http.post("/continue_generation", {})
         held = (await http.get("/model_info") or {}).get("weight_version")
@@ -133,6 +190,21 @@ class SglangServer:
             raise EngineError(
                 f'{http.url} says that it holds weights "{held}" after "{label}" was loaded: somebody else updates '
                 "this server too. Give the run a server of its own."
+            )
+
+    async def _check_held(self, fingerprint: str, label: Label) -> None:
+        """Raise `EngineError` if the server holds the same weights as before although others were handed over, or
+        others although the same were: it hashes its tensors."""
+        http = self._server.http
+        found = (await http.post("/weights_checker", {"action": "checksum"}) or {}).get("per_engine_checksum")
+        if not found:
+            raise EngineError(f"{http.url} does not tell what weights it holds; SGLang 0.5.23 does.")
+        (before, held), self._read_back = self._read_back, (fingerprint, str(found))
+        if before and fingerprint and (before == fingerprint) != (held == found):
+            kept = "the weights it held before" if held == found else "other weights than when it got the same before"
+            raise EngineError(
+                f"{http.url} says that it took version {label.version}, but it holds {kept}. What it samples would not "
+                "be the policy's: look into its log, and start it anew."
             )
 
     async def close(self) -> None:

@@ -110,6 +110,7 @@ class RatchetWorker:
         return {
             "logprobs_mode": str(config.logprobs_mode),
             "max_logprobs": int(config.max_logprobs),
+            "max_model_len": int(config.max_model_len),
             "dtype": str(config.dtype).removeprefix("torch."),
             "unfit": _unfit(int(config.get_head_size()), splits=splits),
         }
@@ -259,7 +260,8 @@ class VllmInside:
             raise ConfigError(
                 f'engine.name = "vllm" cannot be made: {error}. Look at engine.options and policy.model.'
             ) from None
-        check_facts(self._rpc("ratchet_facts"), self._sampling, self._folder.dtype)
+        facts = self._rpc("ratchet_facts")
+        check_facts(facts, self._sampling, context=self._options.context, dtype=self._folder.dtype)
 
     async def reopen(self) -> None:
         self._drop()

@@ -61,9 +61,10 @@ def logprobs_mode(sampling: Sampling) -> str:
     return "raw_logprobs"
 
 
-def check_facts(facts: Mapping[str, Any], sampling: Sampling, dtype: str) -> None:
-    """Raise `ConfigError` if vLLM cannot compute the policy, computes in another precision, or does not report
-    log-probabilities of the distribution that it will be asked to draw from. `facts`: `RatchetWorker.ratchet_facts`."""
+def check_facts(facts: Mapping[str, Any], sampling: Sampling, *, context: int, dtype: str) -> None:
+    """Raise `ConfigError` if vLLM cannot compute the policy, computes in another precision, has a shorter context than
+    the run, or does not report log-probabilities of the distribution that it will be asked to draw from. `facts`:
+    `RatchetWorker.ratchet_facts`."""
     wanted, found = logprobs_mode(sampling), facts["logprobs_mode"]
     if found != wanted:
         raise ConfigError(
@@ -79,6 +80,12 @@ def check_facts(facts: Mapping[str, Any], sampling: Sampling, dtype: str) -> Non
         raise ConfigError(
             f'vLLM computes in {facts["dtype"]}, but policy.dtype = "{dtype}": start it with --dtype {dtype}, or '
             "change policy.dtype."
+        )
+    if context > facts["max_model_len"]:
+        raise ConfigError(
+            f"Prompt and answer of this run may have {context} tokens together, but vLLM as it was started leaves room "
+            f"for {facts['max_model_len']}: start it with --max-model-len {context} or more, or set policy.context = "
+            f"{facts['max_model_len']}."
         )
     if facts["unfit"]:
         raise ConfigError(f"This vLLM would fail in the middle of a run: {facts['unfit']}.")
@@ -156,9 +163,13 @@ def stop_reason(tokens: Sequence[int], finish: str, stop: object, ends: Sequence
 class VllmServer:
     """A `Place`."""
 
-    def __init__(self, server: Reached, folder: WeightFolder, ends: Sequence[int], sampling: Sampling) -> None:
-        """`sampling` is the run's way of exploring, `ends` the policy's end tokens."""
-        self._server, self._folder, self._ends, self._sampling = server, folder, tuple(ends), sampling
+    def __init__(
+        self, server: Reached, folder: WeightFolder, ends: Sequence[int], sampling: Sampling, *, context: int
+    ) -> None:
+        """`sampling` is the run's way of exploring, `context` its most tokens of prompt and answer together; `ends` are
+        the policy's end tokens."""
+        self._server, self._folder, self._ends = server, folder, tuple(ends)
+        self._sampling, self._context = sampling, context
         self._salt = ""
 
     async def open(self) -> None:
@@ -168,7 +179,7 @@ class VllmServer:
             facts = await self._call("ratchet_facts")
         except EngineGone as gone:  # how vLLM answers where its workers have no such method
             raise self._cannot_take(gone) from None
-        check_facts(facts, self._sampling, self._folder.dtype)
+        check_facts(facts, self._sampling, context=self._context, dtype=self._folder.dtype)
         try:
             await self._server.http.post(ABORT, {"request_ids": []})
         except EngineError as error:

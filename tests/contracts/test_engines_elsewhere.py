@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from ratchet.core.protocols import Completion, Sampling
 from ratchet.core.rollout import StopReason
 from ratchet.engines.build import check_engine
 from ratchet.engines.elsewhere import ElsewhereEngine, EngineGone, Label
+from ratchet.engines.sglang_server import check_facts
 from ratchet.engines.started import StartedServer
 from ratchet.engines.vllm_inside import MOST_UNPACKED, TORN, held, read_back
 from ratchet.engines.vllm_server import log_kept, logprobs_mode
@@ -144,12 +146,25 @@ def test_new_weights_arrive_and_the_folder_with_the_old_ones_is_gone(kind: str, 
     assert not Path(told[1]).exists()
 
 
-def test_weights_that_did_not_arrive_are_noticed_at_once(opened: Opener) -> None:
+def test_weights_that_did_not_arrive_are_noticed_at_once(kind: str, opened: Opener) -> None:
     policy, other = model(), model(seed=5)
-    engine, server = opened("vllm-server", policy)
+    engine, server = opened(kind, policy)
     server.forgets = True  # as vLLM on a CPU keeps a tied head, without a word
-    with pytest.raises(EngineError, match="holds weights"):
+    with pytest.raises(EngineError, match=r"holds (the )?weights"):
         engine.load(other.weights(), 1, other.fingerprint())
+
+
+def test_an_sglang_that_makes_something_else_of_the_same_weights_is_noticed(opened: Opener) -> None:
+    policy, other = model(), model(seed=5)
+    engine, server = opened("sglang", policy)
+    engine.load(policy.weights(), 1, policy.fingerprint())  # the same under another version: nothing to say
+    with torch.no_grad():
+        server.gate.runner._decoder.final_norm.mul_(2.0)
+    server.forgets = True
+    with pytest.raises(EngineError, match="other weights than when it got the same before"):
+        engine.load(policy.weights(), 2, policy.fingerprint())
+    server.forgets = False
+    engine.load(other.weights(), 3, other.fingerprint())
 
 
 def test_a_server_that_somebody_else_updates_is_noticed(kind: str, opened: Opener) -> None:
@@ -389,6 +404,61 @@ def test_an_sglang_that_ignores_seeds_is_refused() -> None:
 def test_a_cut_whose_mass_vllm_does_not_tell_is_refused(temperature: float, top_p: float, top_k: int) -> None:
     with pytest.raises(ConfigError, match="does not tell how much mass"):
         logprobs_mode(Sampling(8, temperature, top_p, top_k))
+
+
+@pytest.mark.parametrize(
+    ("sampling", "sentence"),
+    [
+        (Sampling(8, 1.0, 0.9), r"may leave 151936 tokens.*top_k to 2 \.\. 4096.*--sampling-mask-max-tokens 151936"),
+        (Sampling(8, 0.6, 1.0, 5000), "may leave 5000 tokens"),
+        (Sampling(8, 0.6, 1.0, 1), "without the temperature"),
+    ],
+)
+def test_a_cut_whose_mass_sglang_does_not_tell_is_refused(sampling: Sampling, sentence: str) -> None:
+    def check(sampling: Sampling, most: int = 4096) -> None:
+        check_facts({**SGLANG, "sampling_mask_max_tokens": most}, sampling, context=99, vocab=151_936, dtype="bfloat16")
+
+    with pytest.raises(ConfigError, match=sentence):
+        check(sampling)
+    for fine in (Sampling(8, 0.6), Sampling(8, 0.6, 0.9, 20), Sampling(8, 0.0, 0.9), Sampling(8, 1.0, 1.0, 1)):
+        check(fine)
+    check(Sampling(8, 1.0, 0.9), most=200_000)
+
+
+SGLANG = {
+    "enable_deterministic_inference": True, "sampling_mask_max_tokens": 4096, "max_req_input_len": 98, "dtype": "auto",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "dtype", "fits"),
+    [
+        ("auto", "bfloat16", True), ("bfloat16", "bfloat16", True), ("float", "float32", True),
+        ("auto", "float32", False), ("half", "bfloat16", False), ("bfloat16", "float32", False),
+    ],
+)  # fmt: skip
+def test_an_sglang_of_another_precision_is_refused(found: str, dtype: str, fits: bool) -> None:
+    with nullcontext() if fits else pytest.raises(ConfigError, match=f"start it with --dtype {dtype}"):
+        check_facts({**SGLANG, "dtype": found}, PLAIN, context=99, vocab=50, dtype=dtype)
+
+
+def test_a_server_with_less_room_than_the_run_is_refused(kind: str) -> None:
+    policy = model()
+    server: Served = FakeSglang(policy, CONTEXT) if kind == "sglang" else FakeVllm(policy, CONTEXT)
+    server.longest = CONTEXT - 1
+    room = CONTEXT + 5 if kind == "sglang" else CONTEXT  # SGLang keeps five positions back
+    with pytest.raises(ConfigError, match=rf"have {CONTEXT} tokens.* {room} or more.*policy.context = {CONTEXT - 1}"):
+        reached(kind, server.url, policy, CONTEXT, PLAIN)
+    server.close()
+
+
+def test_sglang_takes_a_cut_by_top_p_alone_as_a_top_k_of_the_whole_vocabulary(opened: Opener) -> None:
+    policy = model()
+    engine, server = opened("sglang", policy, Sampling(max_tokens=12, top_p=0.7))
+    done = ask(engine, [request_for(policy, top_p=0.7), request_for(policy, seed=2)])
+    assert [len(d.log_kept) > 0 for d in done] == [True, False]
+    asked = [b["sampling_params"]["top_k"] for path, b in server.asked if path == "/generate"]
+    assert sorted(asked) == [-1, policy.shape.vocab]
 
 
 def test_a_label_of_weights_is_read_as_it_was_written() -> None:

@@ -66,6 +66,7 @@ class LLMEngine:
         self.worker = type("Worker", (getattr(importlib.import_module(module), name),), {})()
         self.worker.model_config = SimpleNamespace(
             logprobs_mode=args.logprobs_mode, max_logprobs=args.max_logprobs, dtype=torch.float32,
+            max_model_len=args.max_model_len,
             get_head_size=lambda: self.policy.shape.head_size,
             hf_text_config=SimpleNamespace(
                 tie_word_embeddings=self.policy.shape.tied, vocab_size=self.policy.shape.vocab
