@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import atexit
-import shutil
-import socket
 import sys
-import tempfile
 from functools import cache
 from importlib.util import find_spec
-from pathlib import Path
 
 import httpx
 import pytest
-import torch
-from engine_requests import CONTEXT, model
+from engine_requests import CONTEXT
+from engines_themselves import free_address, start_for_all
 
 from ratchet.config.schema import EngineSection
 from ratchet.core.protocols import Sampling
 from ratchet.engines.build import engine_for
 from ratchet.engines.elsewhere import ElsewhereEngine
-from ratchet.engines.http import Http
-from ratchet.engines.server import Reached
-from ratchet.engines.started import StartedServer
 from ratchet.engines.vllm_server import EXTENSION
 from ratchet.policy.policy import Policy
 
@@ -34,20 +26,11 @@ MARKS = [
     ),
     pytest.mark.filterwarnings("default"),  # its warnings are its own
 ]
-START_S = 300.0
 BUDGET = CONTEXT
 """Tokens vLLM computes at once: so few that the prompts of a batch do not fit in one step."""
 CACHE = 1 << 26
 """Bytes of its cache: several engines live in one test."""
-
-
-def fit(**changes: object) -> Policy:
-    """A policy that vLLM has kernels for on CPUs too, with the head that it does not reload there by itself."""
-    policy = model(**{"head_size": 32, "tied": True, **changes})
-    if policy.shape.tied:  # as wide a head as an untied one makes a tied model say the same token again and again
-        with torch.no_grad():
-            policy.decoder.head.mul_(0.3)
-    return policy
+TOKENS = "vllm:generation_tokens_total"
 
 
 def inside_itself(policy: Policy, sampling: Sampling) -> ElsewhereEngine:
@@ -57,21 +40,6 @@ def inside_itself(policy: Policy, sampling: Sampling) -> ElsewhereEngine:
     engine = engine_for(section, policy, context=CONTEXT, sampling=sampling, note=lambda text: None)
     assert isinstance(engine, ElsewhereEngine)
     return engine
-
-
-def behind_itself(policy: Policy, sampling: Sampling, url: str, command: str = "") -> ElsewhereEngine:
-    """Return an engine over a vLLM server; it holds no weights yet."""
-    section = EngineSection(name="vllm", max_rows=16, url=url, command=command, start_s=START_S)
-    engine = engine_for(section, policy, context=CONTEXT, sampling=sampling, note=lambda text: None)
-    assert isinstance(engine, ElsewhereEngine)
-    return engine
-
-
-def free_address() -> str:
-    """Return the address of a port that is free now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{found.getsockname()[1]}"
 
 
 def serving(url: str, mode: str = "processed_logprobs", most: int = 20) -> str:
@@ -88,17 +56,8 @@ def serving(url: str, mode: str = "processed_logprobs", most: int = 20) -> str:
 @cache
 def address(mode: str = "processed_logprobs", most: int = 20) -> str:
     """Return the address of a server that is up; started at the first call of its kind, ended with this process."""
-    folder, url = Path(tempfile.mkdtemp(prefix="ratchet-vllm-")), free_address()
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    fit().save(folder / "model")
-
-    async def start() -> None:
-        server = StartedServer(serving(url, mode, most), folder / "model", folder / "log")
-        reached = Reached(Http(url, timeout_s=60.0), server, START_S)
-        await reached.reopen()
-        await reached.http.close()
-
-    asyncio.run(start())
+    url = free_address()
+    start_for_all(serving(url, mode, most), url)
     return url
 
 
@@ -117,6 +76,3 @@ async def some_tokens(engine: ElsewhereEngine, url: str = "") -> None:
         return
     while not any(len(one.tokens) > 3 for one in engine._place._asked.values()):
         await asyncio.sleep(0)
-
-
-TOKENS = "vllm:generation_tokens_total"

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sglang_itself
 import torch
+import vllm_itself
 from builders import within
 from engine_requests import CONTEXT, ask, kept_by_hand, logits_after, model, request_for
 from engine_servers import Served, inside, served, standing_in_for_vllm
+from engines_themselves import behind, fit
 from torch import Tensor
-from vllm_itself import MARKS, address, behind_itself, fit, inside_itself, some_tokens
 
 from ratchet.core.errors import RunError
 from ratchet.core.protocols import Completion, Engine, Request, Sampling
@@ -79,13 +81,14 @@ AWAY = [
     "vllm-server",
     "vllm-inside",
     "sglang",
-    pytest.param("vllm-itself", marks=MARKS),
-    pytest.param("vllm-itself-served", marks=MARKS),
+    pytest.param("vllm-itself", marks=vllm_itself.MARKS),
+    pytest.param("vllm-itself-served", marks=vllm_itself.MARKS),
+    pytest.param("sglang-itself", marks=sglang_itself.MARKS),
 ]
-"""The first three: our adapters over fakes that speak the documented APIs. The last two: the library itself."""
+"""The first three: our adapters over fakes that speak the documented APIs. The others: the libraries themselves."""
 
 
-ITSELF = ("vllm-itself", "vllm-itself-served")
+ITSELF = ("vllm-itself", "vllm-itself-served", "sglang-itself")
 
 
 def model_for(kind: str) -> Policy:
@@ -133,11 +136,19 @@ def engine_of(kind: str, policy: Policy) -> Engine:
         return OPEN[-1]
     if kind in ITSELF:
         plain = Sampling(max_tokens=12)
-        made = inside_itself(policy, plain) if kind == "vllm-itself" else behind_itself(policy, plain, address())
+        made = _itself(kind, policy, plain)
         made.load(policy.weights(), 0, policy.fingerprint())
         OPEN.append(made)
         return made
     return local(kind, policy)[0]
+
+
+def _itself(kind: str, policy: Policy, sampling: Sampling) -> ElsewhereEngine:
+    if kind == "vllm-itself":
+        return vllm_itself.inside_itself(policy, sampling)
+    if kind == "sglang-itself":
+        return behind("sglang", policy, sampling, sglang_itself.address())
+    return behind("vllm", policy, sampling, vllm_itself.address())
 
 
 OPEN: list[Engine | Served] = []
@@ -164,8 +175,10 @@ def hold_in_mid_answer(engine: Engine, kind: str) -> Callable[[], Awaitable[None
             assert await asyncio.to_thread(server.gate.reached.wait, 10)
         elif fake is not None:
             assert await asyncio.to_thread(fake.reached.wait, 10)
+        elif kind == "sglang-itself":
+            await sglang_itself.some_tokens(sglang_itself.address())
         elif isinstance(engine, ElsewhereEngine):
-            await some_tokens(engine, address() if kind == "vllm-itself-served" else "")
+            await vllm_itself.some_tokens(engine, vllm_itself.address() if kind == "vllm-itself-served" else "")
         else:
             for _ in range(6):
                 await asyncio.sleep(0)
