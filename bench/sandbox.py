@@ -1,14 +1,15 @@
 """What running strangers' code costs: cold boxes, warm checks, and how both grow with concurrency.
 
-    python bench/sandbox.py [OUT]        writes OUT.md and OUT.json (default bench/results/sandbox); about a minute
+    python bench/sandbox.py [OUT]        writes OUT.md and OUT.json (default bench/results/sandbox); two minutes
 
 "read" is a test that is nothing but assertions on plain values, which is judged by reading it; "run" is the same test,
 executed like any other. "pytest" is pytest's own run of the file.
 
 A number is the median over the repetitions named beside it; "best tenth" is the tenth percentile, which says what a
-check costs when nobody else wants the cores. "bare fork" is what this machine asks for a fresh process at all: a Python
-that has imported nothing forks a child that ends at once. A check cannot be cheaper than one of those, and machines
-differ in it by more than in anything else here, so compare machines by the ratio.
+check costs when nobody else wants the cores. A rate is the median of five, with their range. "bare fork" is what this
+machine asks for a fresh process at all: a Python that has imported nothing forks a child that ends at once. A check
+cannot be cheaper than one of those, and machines differ in it by more than in anything else here, so compare machines by
+the ratio.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from ratchet.config.schema import SandboxSection
@@ -31,6 +32,9 @@ from ratchet.sandbox.bubblewrap import BubblewrapBox
 from ratchet.sandbox.linux import LinuxBox
 from ratchet.sandbox.pool import CheckPool
 from ratchet.sandbox.program import How, Outcome, Program
+
+ROUNDS = 5
+"""How often a rate is measured."""
 
 MODULE = "def f(x):\n    return x + 1\n"
 TEST = "from solution import f\n\ndef test_f():\n    assert f(1) == 2\n"
@@ -66,16 +70,20 @@ async def times(work: Callable[[], Awaitable[object]], repeat: int) -> dict[str,
 
 
 async def together(work: Callable[[], Awaitable[object]], at_once: int, count: int) -> dict[str, float]:
-    """Return calls per second with so many at once."""
-    left = iter(range(count))
+    """Return calls per second with so many at once: the median of ROUNDS and their range."""
+    found = []
+    for _ in range(ROUNDS):
+        left = iter(range(count))
 
-    async def one() -> None:
-        for _ in left:
-            await work()
+        async def one(left: Iterator[int] = left) -> None:
+            for _ in left:
+                await work()
 
-    start = time.perf_counter()
-    await asyncio.gather(*(one() for _ in range(at_once)))
-    return {"at_once": at_once, "per_second": count / (time.perf_counter() - start), "count": count}
+        start = time.perf_counter()
+        await asyncio.gather(*(one() for _ in range(at_once)))
+        found.append(count / (time.perf_counter() - start))
+    rate = statistics.median(found)
+    return {"at_once": at_once, "per_second": rate, "least": min(found), "most": max(found), "count": count}
 
 
 async def measure(box: BubblewrapBox | LinuxBox) -> dict[str, object]:
@@ -104,7 +112,7 @@ async def measure(box: BubblewrapBox | LinuxBox) -> dict[str, object]:
             found[f"{name} cold"] = await times(work, 1)
             await pool.warm("pytest" if name == "pytest" else "plain")
             found[f"{name} warm"] = await times(work, repeat)
-            found[f"{name} at once"] = [await together(work, n, 2 * repeat) for n in (1, 2, 4, 16)]
+            found[f"{name} at once"] = [await together(work, n, repeat) for n in (1, 2, 4, 16)]
     return found
 
 
@@ -118,10 +126,13 @@ def table(found: dict[str, object], machine: dict[str, object]) -> str:
         for what, n in numbers.items():
             if isinstance(n, dict):
                 lines.append(f"| {what} | {n['median_ms']:.1f} | {n['best_tenth_ms']:.1f} | {n['repeat']} |")
-        lines += ["", "| what | at once | per second |", "|---|---:|---:|"]
+        lines += ["", "| what | at once | per second | least .. most |", "|---|---:|---:|---:|"]
         for what, rows in numbers.items():
             if what.endswith("at once"):
-                lines += [f"| {what} | {r['at_once']} | {r['per_second']:.0f} |" for r in rows]
+                lines += [
+                    f"| {what} | {r['at_once']} | {r['per_second']:.0f} | {r['least']:.0f} .. {r['most']:.0f} |"
+                    for r in rows
+                ]
         lines.append("")
     return "\n".join(lines)
 

@@ -29,6 +29,12 @@ class Server:
 
     def serve(self, load: Callable[[], dict[str, object]]) -> NoReturn:
         """Load the module and answer calls; at the end wait to be killed, so that an end of its own is seen as one."""
+        self.answer(load)
+        while True:
+            signal.pause()
+
+    def answer(self, load: Callable[[], dict[str, object]]) -> None:
+        """Load the module and answer calls until the test has gone."""
         failed: Message | None = None
         namespace: dict[str, object] = {}
         try:
@@ -37,8 +43,6 @@ class Server:
             failed = _raised(error)
         while isinstance(message := frame.read(self._fd), dict):
             frame.write(self._fd, failed or self._answer(message, namespace))
-        while True:
-            signal.pause()
 
     def _answer(self, message: Message, namespace: dict[str, object]) -> Message:
         try:

@@ -21,7 +21,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NoReturn
 
-from ratchet.sandbox.inside import confine, frame
+from ratchet.sandbox.inside import confine, frame, roles
 from ratchet.sandbox.inside.remote import Client
 from ratchet.sandbox.inside.verdict import CompileError, Judge
 from ratchet.sandbox.inside.zygote import MODULE, TEST, Ended, Zygote
@@ -49,6 +49,7 @@ def serve(spec: dict[str, object], control: int) -> None:
         importlib.import_module(name)
     if "pytest" in warm:
         importlib.import_module("ratchet.sandbox.inside.suite").warm()
+    roles.rehearse()
     gc.collect()
     gc.freeze()
     zygote = Zygote(spec)
