@@ -8,8 +8,8 @@ executed like any other. "pytest" is pytest's own run of the file.
 A number is the median over the repetitions named beside it; "best tenth" is the tenth percentile, which says what a
 check costs when nobody else wants the cores. A rate is the median of five, with their range. "bare fork" is what this
 machine asks for a fresh process at all: a Python that has imported nothing forks a child that ends at once. A check
-cannot be cheaper than one of those, and machines differ in it by more than in anything else here, so compare machines by
-the ratio.
+cannot be cheaper than one of those, and machines differ in it by more than in anything else here, so compare machines
+by the ratio.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Literal
 
+import httpx
 import torch
 from engine_requests import CONTEXT, model
 
@@ -23,6 +24,8 @@ from ratchet.engines.started import StartedServer
 from ratchet.policy.policy import Policy
 
 START_S = 300.0
+ASKING = httpx.Client()
+"""Asks servers what they do; made once, for making one takes longer than a short answer."""
 
 
 def fit(**changes: object) -> Policy:

@@ -13,11 +13,10 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import httpx
 import pytest
 import sglang_on_cpu
 from engine_requests import CONTEXT
-from engines_themselves import free_address, start_for_all
+from engines_themselves import ASKING, free_address, start_for_all
 
 PYTHON = os.environ.get("RATCHET_SGLANG_PYTHON", "")
 MARKS = [
@@ -65,7 +64,7 @@ def address() -> str:
 
 def load_of(url: str) -> dict[str, object]:
     """Return what the server says of its load, about a second old at most while it computes."""
-    (load,) = httpx.get(f"{url}/v1/loads").json()["loads"]
+    (load,) = ASKING.get(f"{url}/v1/loads").json()["loads"]
     return dict(load)
 
 

@@ -7,10 +7,9 @@ import sys
 from functools import cache
 from importlib.util import find_spec
 
-import httpx
 import pytest
 from engine_requests import CONTEXT
-from engines_themselves import free_address, start_for_all
+from engines_themselves import ASKING, free_address, start_for_all
 
 from ratchet.config.schema import EngineSection
 from ratchet.core.protocols import Sampling
@@ -63,7 +62,7 @@ def address(mode: str = "processed_logprobs", most: int = 20) -> str:
 
 def count(url: str, name: str, label: str = "") -> float:
     """Return one of a server's counters."""
-    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    lines = ASKING.get(f"{url}/metrics").text.splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith(f"{name}{{") and label in line)
 
 

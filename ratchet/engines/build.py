@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from ratchet.config.schema import EngineSection
 from ratchet.core.errors import ConfigError
 from ratchet.core.protocols import Engine, Sampling
 from ratchet.core.rollout import Tokens
+from ratchet.engines import sglang_server, vllm_server
 from ratchet.engines.dense import DenseRunner
 from ratchet.engines.elsewhere import ElsewhereEngine, Place
 from ratchet.engines.graphed import GraphedRunner, Replay
@@ -108,11 +109,29 @@ def check_engine(config: EngineSection, sampling: Sampling) -> None:
         )
 
 
-async def _reach(config: EngineSection) -> None:
-    """Return if the server answers. **Raises**: `ConfigError`."""
+def check_server(config: EngineSection, policy: Policy, *, context: int, sampling: Sampling) -> None:
+    """Raise `ConfigError` if the engine is a server that runs already and cannot serve this run: before a warm start,
+    and before there is a run folder."""
+    if not config.url or config.command:
+        return
+
+    async def ask(http: Http) -> None:
+        if config.name == "vllm":
+            await vllm_server.check_server(http, sampling, context=context, dtype=policy.dtype)
+        else:
+            vocab = policy.shape.vocab
+            await sglang_server.check_server(http, sampling, context=context, vocab=vocab, dtype=policy.dtype)
+
+    asyncio.run(_reach(config, ask))
+
+
+async def _reach(config: EngineSection, ask: Callable[[Http], Awaitable[None]] | None = None) -> None:
+    """Return if the server answers, and what is asked of it is there. **Raises**: `ConfigError`."""
     server = Reached(Http(config.url, timeout_s=config.timeout_s), None, config.start_s)
     try:
         await server.open()
+        if ask is not None:
+            await ask(server.http)
     finally:
         await server.close()
 

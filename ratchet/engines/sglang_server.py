@@ -23,6 +23,7 @@ from ratchet.core.errors import ConfigError, EngineError
 from ratchet.core.protocols import Request, Sampling
 from ratchet.core.rollout import StopReason
 from ratchet.engines.elsewhere import Answer, EngineGone, Label
+from ratchet.engines.http import Http
 from ratchet.engines.server import Reached
 from ratchet.engines.weight_folder import WeightFolder
 
@@ -75,6 +76,15 @@ def check_facts(facts: Mapping[str, Any], sampling: Sampling, *, context: int, v
         )
 
 
+async def check_server(http: Http, sampling: Sampling, *, context: int, vocab: int, dtype: str) -> None:
+    """Raise `ConfigError` if an SGLang that is up cannot serve a run, for what `check_facts` says."""
+    facts = await http.get("/server_info") or {}
+    try:
+        check_facts(facts, sampling, context=context, vocab=vocab, dtype=dtype)
+    except KeyError as missing:
+        raise ConfigError(f"{http.url} does not tell its {missing}. It must be SGLang 0.5.23 or newer.") from None
+
+
 class SglangServer:
     """A `Place`."""
 
@@ -97,13 +107,9 @@ class SglangServer:
 
     async def open(self) -> None:
         await self._server.open()
-        facts = await self._server.http.get("/server_info") or {}
-        try:
-            check_facts(facts, self._sampling, context=self._context, vocab=self._vocab, dtype=self._folder.dtype)
-        except KeyError as missing:
-            raise ConfigError(
-                f"{self._server.http.url} does not tell its {missing}. It must be SGLang 0.5.23 or newer."
-            ) from None
+        await check_server(
+            self._server.http, self._sampling, context=self._context, vocab=self._vocab, dtype=self._folder.dtype
+        )
 
     async def reopen(self) -> None:
         await self._server.reopen()

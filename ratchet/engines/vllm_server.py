@@ -22,6 +22,7 @@ from ratchet.core.errors import ConfigError, EngineError
 from ratchet.core.protocols import Request, Sampling
 from ratchet.core.rollout import StopReason
 from ratchet.engines.elsewhere import Answer, EngineGone, Label
+from ratchet.engines.http import Http
 from ratchet.engines.server import Reached
 from ratchet.engines.weight_folder import WeightFolder
 
@@ -160,6 +161,35 @@ def stop_reason(tokens: Sequence[int], finish: str, stop: object, ends: Sequence
     raise EngineGone(f"An answer ended without being finished ({finish}).")
 
 
+async def check_server(http: Http, sampling: Sampling, *, context: int, dtype: str) -> None:
+    """Raise `ConfigError` if a vLLM that is up cannot serve a run, for what `check_facts` says or as it was started."""
+    try:
+        facts = await _call(http, "ratchet_facts")
+    except EngineGone as gone:  # how vLLM answers where its workers have no such method
+        raise _cannot_take(http, gone) from None
+    check_facts(facts, sampling, context=context, dtype=dtype)
+    try:
+        await http.post(ABORT, {"request_ids": []})
+    except EngineError as error:
+        raise ConfigError(f"{http.url} takes no tokens ({error}). Start it with --enable-scale-out.") from None
+
+
+async def _call(http: Http, method: str, *args: str) -> Mapping[str, Any]:
+    """Call a method of the worker extension; return what the first worker answers."""
+    try:
+        found = await http.post("/collective_rpc", {"method": method, "args": list(args)})
+        return dict(found["results"][0])
+    except (EngineError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise _cannot_take(http, error) from None
+
+
+def _cannot_take(http: Http, error: Exception) -> ConfigError:
+    return ConfigError(
+        f"{http.url} cannot take weights ({error}). Start it as VLLM_SERVER_DEV_MODE=1 vllm serve ... "
+        f"--enable-scale-out --worker-extension-cls {EXTENSION}, in an environment where ratchet is installed too."
+    )
+
+
 class VllmServer:
     """A `Place`."""
 
@@ -173,19 +203,8 @@ class VllmServer:
         self._salt = ""
 
     async def open(self) -> None:
-        logprobs_mode(self._sampling)
         await self._server.open()
-        try:
-            facts = await self._call("ratchet_facts")
-        except EngineGone as gone:  # how vLLM answers where its workers have no such method
-            raise self._cannot_take(gone) from None
-        check_facts(facts, self._sampling, context=self._context, dtype=self._folder.dtype)
-        try:
-            await self._server.http.post(ABORT, {"request_ids": []})
-        except EngineError as error:
-            raise ConfigError(
-                f"{self._server.http.url} takes no tokens ({error}). Start it with --enable-scale-out."
-            ) from None
+        await check_server(self._server.http, self._sampling, context=self._context, dtype=self._folder.dtype)
 
     async def reopen(self) -> None:
         await self._server.reopen()
@@ -226,7 +245,7 @@ class VllmServer:
         http, folder = self._server.http, self._folder.write(weights, label.version)
         await http.post("/pause?mode=keep&clear_cache=false")
         try:
-            facts = await self._call("ratchet_load", str(folder))
+            facts = await _call(http, "ratchet_load", str(folder))
             await http.post("/update_weight_version", {"new_version": str(label)})
         finally:
             await http.post("/resume")
@@ -236,20 +255,6 @@ class VllmServer:
     async def close(self) -> None:
         await self._server.close()
         self._folder.remove()
-
-    async def _call(self, method: str, *args: str) -> Mapping[str, Any]:
-        """Call a method of the worker extension; return what the first worker answers."""
-        try:
-            found = await self._server.http.post("/collective_rpc", {"method": method, "args": list(args)})
-            return dict(found["results"][0])
-        except (EngineError, KeyError, IndexError, TypeError, ValueError) as error:
-            raise self._cannot_take(error) from None
-
-    def _cannot_take(self, error: Exception) -> ConfigError:
-        return ConfigError(
-            f"{self._server.http.url} cannot take weights ({error}). Start it as VLLM_SERVER_DEV_MODE=1 vllm serve ... "
-            f"--enable-scale-out --worker-extension-cls {EXTENSION}, in an environment where ratchet is installed too."
-        )
 
 
 def check_read_back(

@@ -19,7 +19,7 @@ from ratchet.config.schema import RunConfig
 from ratchet.core.errors import ConfigError, RatchetError, RunError
 from ratchet.core.protocols import Environment
 from ratchet.core.task import Split
-from ratchet.engines.build import check_engine
+from ratchet.engines.build import check_engine, check_server
 from ratchet.environments.table import UsesSandbox, close_environment
 from ratchet.explore.recorded import RecordedGroups
 from ratchet.loggers.table import make_loggers
@@ -108,6 +108,7 @@ def _begun(config: RunConfig, observer: Observer, diagnose: Diagnose, hosts: Hos
         policy = fresh_policy(config, environment)
         check_critic(config, algorithm, policy)
         plan = plan_for(config, policy, environment)
+        check_server(config.engine, policy, context=plan.context_tokens, sampling=sampling_of(config))
         recorded = recorded_groups(config, policy)
         teacher = teacher_of(config, algorithm, policy)
         folder = choose_folder(config)

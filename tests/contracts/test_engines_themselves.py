@@ -30,6 +30,7 @@ from ratchet.engines.build import engine_for
 from ratchet.engines.dense import DenseRunner
 from ratchet.engines.elsewhere import ElsewhereEngine
 from ratchet.engines.vllm_inside import TORN, held, read_back
+from ratchet.engines.vllm_server import _call
 from ratchet.engines.weight_folder import SHARED_MEMORY
 from ratchet.policy.policy import Policy
 from ratchet.run.launch import train
@@ -187,7 +188,7 @@ def test_new_weights_are_read_back_and_sampled_from(kind: str, opened: Opener) -
         assert place._read_back[0] == other.fingerprint()
     else:
         inside = kind == "vllm inside"
-        found = place._rpc("ratchet_loaded") if inside else engine._there(place._call("ratchet_loaded"))
+        found = place._rpc("ratchet_loaded") if inside else engine._there(_call(place._server.http, "ratchet_loaded"))
         assert found == {"digest": other.fingerprint()}
     request = request_for(policy, max_tokens=40)
     done = ask(engine, [request])[0]

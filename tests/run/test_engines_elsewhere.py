@@ -96,3 +96,13 @@ def test_a_server_that_is_not_there_costs_no_run_folder(config, tmp_path: Path) 
     with pytest.raises(ConfigError, match="does not answer"):
         train(chosen)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_server_that_cannot_serve_the_run_costs_no_warm_start_and_no_run_folder(
+    config, server: Served, tmp_path: Path
+) -> None:
+    server.longest = CONTEXT - 1
+    with pytest.raises(ConfigError, match=f"room for {CONTEXT - 1}"):
+        train(config(*words(server, "warm_start.steps=5", f"warm_start.cache={tmp_path / 'kept'}")))
+    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "kept").exists()
