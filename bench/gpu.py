@@ -2,6 +2,7 @@
 
     python bench/gpu.py                          0.1 B, 0.6 B, 1.7 B; writes bench/results/gpu.{json,md}
     python bench/gpu.py --models 0.6B --only decode,step
+    python bench/gpu.py --only check,train --attention flex --out gpu-flex
     python bench/gpu.py --small                  the same code on this machine's CPU, tiny: gpu-small.{json,md}
 
 What it does, in this order; a part that fails says so in its row, and the others go on:
@@ -50,7 +51,7 @@ from ratchet.core.shape import ModelShape
 from ratchet.core.task import Message, Task
 from ratchet.engines.graphed import GraphedRunner, Replay, why_no_graphs
 from ratchet.engines.local import LocalEngine, generate_all
-from ratchet.kernels.choose import ops_for
+from ratchet.kernels.choose import Attention, ops_for
 from ratchet.kernels.layout import layout_of
 from ratchet.kernels.reference import OPS
 from ratchet.policy.decoder import Decoder
@@ -94,14 +95,14 @@ GPU = Scale(("0.1B", "0.6B", "1.7B"), (64, 256, 512), 256, 512, 8, 4096, 16, (64
 SMALL = Scale(("tiny",), (4, 16), 16, 24, 4, 64, 8, (4, 4, 16), 2, 512, 32)
 
 
-def policy_of(name: str, device: torch.device, dtype: Precision) -> Policy:
+def policy_of(name: str, device: torch.device, dtype: Precision, attention: Attention = "sdpa") -> Policy:
     """Return a random policy of a size."""
     hidden, layers, heads, keys, size, wide, vocab = MODELS[name]
     shape = ModelShape(
         family="qwen3", vocab=vocab, hidden=hidden, layers=layers, query_heads=heads, key_heads=keys, head_size=size,
         intermediate=wide, context=8192, rope_base=1e6, norm_eps=1e-6, tied=True, qk_norm=True, qkv_bias=False,
     )  # fmt: skip
-    decoder = Decoder(shape, ops_for(device, dtype)).to(device)
+    decoder = Decoder(shape, ops_for(device, dtype, attention)).to(device)
     decoder.initialise(torch.Generator(device).manual_seed(0))
     known = tiny_tokenizer((), "".join(chr(c) for c in range(32, 127)))
     return Policy(decoder, Tokenizer(known.backend, known.settings, known.end_tokens), device, dtype)
@@ -167,9 +168,11 @@ def ceilings(device: torch.device, scale: Scale) -> dict[str, float]:
     return {"bytes_per_s": 8 * words / copied, "bf16_flops": 2 * n**3 / product}
 
 
-def check(device: torch.device, scale: Scale, dtype: Precision, replay: Replay) -> dict[str, float]:
+def check(
+    device: torch.device, scale: Scale, dtype: Precision, replay: Replay, attention: Attention
+) -> dict[str, float]:
     """Return how far sampled log-probabilities and the gradient of their mean are from CPU float64."""
-    policy = policy_of(scale.models[0], device, dtype)
+    policy = policy_of(scale.models[0], device, dtype, attention)
     asked = requests(policy, 4, 2, min(scale.prompt, 32), min(scale.new, 32))
     done = generate_all(engine_of(policy, 4, 128, replay), asked)
     exact = Decoder(policy.shape, OPS).double()
@@ -325,10 +328,10 @@ def attempted(what: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def measure(name: str, device: torch.device, scale: Scale, parts: set[str], limits: dict[str, float], replay: Replay,
-            small: bool) -> dict[str, Any]:  # fmt: skip
+            attention: Attention, small: bool) -> dict[str, Any]:  # fmt: skip
     """Return all rows of one model."""
     dtype: Precision = "float32" if small else "bfloat16"
-    policy = policy_of(name, device, dtype)
+    policy = policy_of(name, device, dtype, attention)
     found: dict[str, Any] = {"parameters": sum(w.numel() for w in policy.weights().values())}
     if "decode" in parts:
         found["decode"] = [
@@ -354,6 +357,7 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(PARTS), help="parts, comma-separated")
     parser.add_argument("--eager", action="store_true", help="no CUDA graphs")
     parser.add_argument("--compile", action="store_true", help="torch.compile in the runner")
+    parser.add_argument("--attention", choices=("sdpa", "flex"), default="sdpa", help="policy.attention, of training")
     parser.add_argument("--out", type=Path, help="name of the files, without ending")
     args = parser.parse_args()
     if not args.small and not torch.cuda.is_available():
@@ -367,12 +371,14 @@ def main() -> int:
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
     report: dict[str, Any] = {
         "small": args.small, "machine": describe_environment(), "ceilings": limits, "replay": str(replay),
+        "attention": args.attention,
         "installed": {n: importlib.util.find_spec(n) is not None for n in ("transformers", "trl", "vllm", "triton")},
-        "check": {d: check(device, scale, d, replay) for d in precisions} if "check" in parts else {}, "models": {},
+        "check": {d: check(device, scale, d, replay, args.attention) for d in precisions} if "check" in parts else {},
+        "models": {},
     }  # fmt: skip
     good = all(row["holds"] for row in report["check"].values())
     for name in scale.models if good else ():
-        report["models"][name] = measure(name, device, scale, parts, limits, replay, args.small)
+        report["models"][name] = measure(name, device, scale, parts, limits, replay, args.attention, args.small)
     out = args.out or RESULTS / ("gpu-small" if args.small else "gpu")
     out.with_suffix(".json").write_text(json.dumps(report, indent=2) + "\n")
     out.with_suffix(".md").write_text(written(report))

@@ -163,6 +163,11 @@ def _adapter(config: RunConfig) -> Iterator[str]:
         )
     if not lora.rank and (lora.four_bit or lora.targets):
         yield "policy.lora.four_bit and policy.lora.targets say nothing at policy.lora.rank = 0: set a rank, 16 say"
+    if config.policy.attention == "flex" and (lora.rank or config.policy.decoder == "transformers"):
+        yield (
+            'policy.attention = "flex" is for our own decoder, and policy.lora and policy.decoder = "transformers" '
+            "take that library's: leave policy.attention out"
+        )
 
 
 def _cluster(config: RunConfig) -> Iterator[str]:

@@ -89,6 +89,11 @@ class PolicySection(Section):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="Precision of matrix products; weights stay float32."
     )
+    attention: Literal["sdpa", "flex"] = Field(
+        "sdpa",
+        description="What computes attention in our decoder's training on a GPU: torch's scaled_dot_product_attention "
+        "over padded rows, or its FlexAttention, compiled, without padding.",
+    )
     teacher: str = Field("", description="Folder of a Hugging Face checkpoint to learn from, for algorithms that do.")
     context: int = Field(
         0, ge=0, description="Most tokens of prompt and answer together; 0 takes the model's own limit."

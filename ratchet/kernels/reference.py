@@ -108,12 +108,22 @@ def attention(
     cos_sin: Tensor,
     eps: float,
     layout: Layout,
+    *,
+    bf16: bool = False,
+    work: Callable[..., Tensor] | None = None,
 ) -> Tensor:
     """Return causal attention of packed segments, each seeing its parent's tokens and its own past.
 
+    `bf16` computes it on bfloat16 copies of queries, keys and values, as a GPU's sampler holds them, and is many times
+    faster there; the result is float32. `work` is what computes it, `attend` if None.
+
     Shapes: qkv (T, (H+2G)*D) raw projection; cos_sin (positions, D) whole table; result (T, H*D).
     """
-    return attend(*normed_and_rotated(qkv, heads, q_norm, k_norm, cos_sin[layout.position], eps), layout, heads.window)
+    q, k, v = normed_and_rotated(qkv, heads, q_norm, k_norm, cos_sin[layout.position], eps)
+    if bf16:
+        q, k, v = q.bfloat16(), k.bfloat16(), v.bfloat16()
+    mixed = (work or attend)(q, k, v, layout, heads.window)
+    return mixed.float() if bf16 else mixed
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, window: int = 0) -> Tensor:
@@ -121,7 +131,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, window: int = 0) -> 
 
     Shapes: q (T, H, D), k and v (T, G, D), result (T, H*D).
     """
-    width = q.shape[1] * q.shape[2]
+    width, groups = q.shape[1] * q.shape[2], q.shape[1] // k.shape[1]
+    if groups > 1 and q.is_cuda:
+        # No fused kernel for GPUs is sure to take a mask and shared keys: torch would hold every score, in float32.
+        k, v, groups = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1), 1
     out = q.new_zeros(len(q), width)
     for block in layout.rectangles:
         attended = F.scaled_dot_product_attention(
@@ -129,7 +142,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, layout: Layout, window: int = 0) -> 
             k[block.key].transpose(1, 2),
             v[block.key].transpose(1, 2),
             attn_mask=_seen(block, layout, window) if window else block.visible,
-            enable_gqa=q.shape[1] != k.shape[1],
+            enable_gqa=groups > 1,
         )
         rows = attended.transpose(1, 2).reshape(-1, width)
         out = out.index_copy(0, block.token, rows[block.flat])

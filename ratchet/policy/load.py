@@ -75,7 +75,7 @@ def load_policy(name: Path | str, device: torch.device, dtype: Precision, asked:
         add_adapter(hosted, asked.lora, seed=seed)
         return Policy(hosted, tokenizer, device, dtype, _adapted(origin, base))
     if shape is not None:
-        decoder = Decoder(shape, ops_for(device, dtype))
+        decoder = Decoder(shape, ops_for(device, dtype, asked.attention))
         read_weights(decoder, folder)
         return Policy(decoder.to(device), tokenizer, device, dtype, origin)
     hosted = wanted.network(folder, why)

@@ -16,7 +16,7 @@ from torch import Tensor
 from ratchet.config.schema import PolicySection, TinySection
 from ratchet.core.seeds import derive
 from ratchet.core.shape import ModelShape
-from ratchet.kernels.choose import ops_for
+from ratchet.kernels.choose import Attention, ops_for
 from ratchet.policy.adapter import Base, Snapshot, adapter_weights, merged_weights, save_adapter
 from ratchet.policy.checkpoint import joined_weights, split_weights, write_config, write_weights
 from ratchet.policy.decoder import Decoder
@@ -94,6 +94,7 @@ class Policy:
         seed: int,
         device: torch.device | str = "cpu",
         dtype: Precision = "float32",
+        attention: Attention = "sdpa",
     ) -> Policy:
         """Return a freshly initialised small model that reads and writes the given words and characters."""
         device = torch.device(device)
@@ -114,7 +115,7 @@ class Policy:
             qk_norm=options.family == "qwen3",
             qkv_bias=options.family == "qwen2",
         )
-        decoder = Decoder(shape, ops_for(device, dtype))
+        decoder = Decoder(shape, ops_for(device, dtype, attention))
         decoder.initialise(torch.Generator().manual_seed(derive(seed, "initialise") % 2**62))
         return cls(decoder.to(device), tokenizer, device, dtype)
 

@@ -55,6 +55,7 @@ def fresh_policy(config: RunConfig, environment: Environment) -> Policy:
         seed=config.run.seed,
         device=device,
         dtype=config.policy.dtype,
+        attention=config.policy.attention,
     )
 
 

@@ -28,6 +28,10 @@ REFUSED = [
     (("buffer.max_staleness=3", "sync.interval=20"), "buffer.max_staleness = 3", "sync.interval", "raise the bound"),
     (("buffer.max_staleness=3", "sync.offline=true"), "buffer.max_staleness = 3", "sync.offline", "raise the bound"),
     (("buffer.max_staleness=3", "data.from_run=x"), "buffer.max_staleness", "data.from_run", "leave one of them out"),
+    (
+        ("policy.attention=flex", "policy.decoder=transformers", "policy.model=x"),
+        "policy.attention", "policy.decoder", "leave policy.attention out",
+    ),
     (("cluster.explorers=2",), "cluster.explorers = 2", 'cluster.name = "local"', 'set cluster.name = "ray"'),
     (("cluster.environments=2",), "cluster.environments = 2", 'cluster.name = "local"', 'set cluster.name = "ray"'),
     (("cluster.name=ray", "engine.name=vllm", "engine.url=http://x"), "cluster.name", "engine.url", "without them"),

@@ -58,7 +58,7 @@ BROAD_HANDLERS = {
     ("rewards/probe.py", "_score"): "what an environment raises is what the probe is there to find",
     ("rewards/value.py", "_shown"): "a repr is the user's code",
     ("run/launch.py", "_drive"): "how a run ended is recorded, and the error handed on",
-    ("sandbox/inside/remote.py", "Server.serve"): "a stranger's module may raise anything, in its own process",
+    ("sandbox/inside/remote.py", "Server.answer"): "a stranger's module may raise anything, in its own process",
     ("sandbox/inside/remote.py", "Server._answer"): "a stranger's function may raise anything, in its own process",
     ("sandbox/inside/roles.py", "_module"): "a module half loaded is forgotten, and the error handed on",
     ("sandbox/inside/roles.py", "_loaded_here"): "a stranger's module may raise anything, in its own process",

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from layouts import LAYOUTS
 from torch import Tensor
 
 from ratchet.kernels import native, reference
@@ -23,16 +24,6 @@ pytestmark = pytest.mark.skipif(not native.available(), reason=f"no native kerne
 CPU = torch.device("cpu")
 FLOAT32 = 2e-5
 BFLOAT16 = 1e-2
-
-LAYOUTS = {
-    "one segment": ([37], [-1]),
-    "one token": ([1], [-1]),
-    "ragged": ([5, 1, 64, 33, 2, 17], [-1] * 6),
-    "shared prompts": ([10, 7, 1, 33, 40, 3, 32], [-1, 0, 0, 0, -1, 4, 4]),
-    "parent and lone segments mixed": ([1, 9, 12, 31, 5], [-1, -1, 0, 1, 0]),
-    "empty segments": ([0, 4, 3, 0], [-1, -1, 1, 1]),
-    "prompt longer than a panel": ([100, 70, 50], [-1, 0, 0]),
-}
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
