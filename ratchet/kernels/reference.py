@@ -190,13 +190,14 @@ class _TokenStats(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, head, target, temperature, ref_hidden, ref_head, rows, product):  # type: ignore[no-untyped-def]
         logprob, entropy, kl = [], [], []
+        whole, ref_whole = _rounded(head, product), _rounded(ref_head, product)
         for a in range(0, len(hidden), rows):
-            logp = _log_softmax(hidden[a : a + rows], head, temperature, product)
+            logp = _log_softmax(hidden[a : a + rows], whole, temperature, product)
             p = logp.exp()
             logprob.append(logp.gather(1, target[a : a + rows, None])[:, 0])
             entropy.append(-(p * logp).sum(-1))
             if len(ref_hidden):
-                ref = _log_softmax(ref_hidden[a : a + rows], ref_head, temperature, product)
+                ref = _log_softmax(ref_hidden[a : a + rows], ref_whole, temperature, product)
                 kl.append((p * (logp - ref)).sum(-1))
             else:
                 kl.append(torch.zeros_like(entropy[-1]))
@@ -211,9 +212,10 @@ class _TokenStats(torch.autograd.Function):
         hidden, head, target, ref_hidden, ref_head = ctx.saved_tensors
         temperature, rows, product = ctx.args
         g_hidden, g_head = torch.empty_like(hidden), torch.zeros_like(head)
+        whole, ref_whole = _rounded(head, product), _rounded(ref_head, product)
         for a in range(0, len(hidden), rows):
             at = slice(a, a + rows)
-            logp = _log_softmax(hidden[at], head, temperature, product)
+            logp = _log_softmax(hidden[at], whole, temperature, product)
             p = logp.exp()
             g = torch.zeros_like(p)
             if g_logprob is not None:
@@ -223,12 +225,17 @@ class _TokenStats(torch.autograd.Function):
                 h = -(p * logp).sum(-1, keepdim=True)
                 g = g - g_entropy[at, None] * p * (logp + h)
             if g_kl is not None and len(ref_hidden):
-                diff = logp - _log_softmax(ref_hidden[at], ref_head, temperature, product)
+                diff = logp - _log_softmax(ref_hidden[at], ref_whole, temperature, product)
                 g = g + g_kl[at, None] * p * (diff - (p * diff).sum(-1, keepdim=True))
             g = g.div_(temperature)
-            g_hidden[at] = product(g.to(hidden.dtype), head.t(), None)
+            g_hidden[at] = product(g.to(hidden.dtype), whole.t(), None)
             g_head += product(g.t().to(hidden.dtype), hidden[at].t(), None)
         return g_hidden, g_head, None, None, None, None, None, None
+
+
+def _rounded(head: Tensor, product: Callable[[Tensor, Tensor, Tensor | None], Tensor]) -> Tensor:
+    """Return a head as products take it: rounded once, where each would round it again."""
+    return head.bfloat16() if product is linear_bf16 else head
 
 
 def _log_softmax(hidden: Tensor, head: Tensor, temperature: float, product) -> Tensor:  # type: ignore[no-untyped-def]
