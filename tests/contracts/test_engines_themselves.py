@@ -127,10 +127,12 @@ def test_log_probabilities_are_those_of_a_full_forward_pass_at_every_temperature
         assert not len(done.log_kept)
 
 
-@pytest.mark.parametrize(("top_p", "top_k"), [(1.0, 3), (0.7, 9)])
+@pytest.mark.parametrize(("top_p", "top_k"), [(1.0, 3), (0.7, 9), (0.7, 0)])
 def test_a_cut_distribution_is_recorded_with_the_mass_it_kept(
     kind: str, top_p: float, top_k: int, opened: Opener
 ) -> None:
+    if not top_k and kind != "sglang":
+        pytest.skip("vLLM does not tell how much mass such a cut keeps; a run is refused")
     policy, cut = fit(), {"top_p": top_p, "top_k": top_k}
     engine = opened(kind, policy, Sampling(max_tokens=12, **cut))
     requests = [request_for(policy, seed=s, **cut) for s in range(8)]
