@@ -2,7 +2,7 @@
 
     python bench/gpu.py                          0.1 B, 0.6 B, 1.7 B; writes bench/results/gpu.{json,md}
     python bench/gpu.py --models 0.6B --only decode,step
-    python bench/gpu.py --only check,train --attention flex --out gpu-flex
+    python bench/gpu.py --only check,train --attention flex --out bench/results/gpu-flex
     python bench/gpu.py --small                  the same code on this machine's CPU, tiny: gpu-small.{json,md}
 
 What it does, in this order; a part that fails says so in its row, and the others go on:
