@@ -258,7 +258,7 @@ def made_up(policy: Policy, answers: int, tokens: int, samples: int = 8) -> list
 
 
 def trainer_of(policy: Policy, micro: int) -> Trainer:
-    """Return a GRPO trainer as a run makes it, without a reference policy."""
+    """Return a GRPO trainer as a run makes it, without a reference policy; on a GPU with more logits at once."""
     logits = 1 << (28 if policy.device.type == "cuda" else 25)  # each pass over so many reads the whole head
     section = TrainSection(micro_batch_tokens=micro, max_logits=logits, reference_kl=False)
     return Trainer(policy, build_algorithm("grpo", {}), AlgorithmSection(name="grpo", lr=1e-6), section, seed=0)

@@ -29,8 +29,6 @@ from ratchet.engines.weight_folder import WeightFolder
 
 SEEDS = (1 << 31) - 1
 """Its seeds become 32-bit integers on some devices."""
-
-
 _KEPT_BACK = 5
 """Positions of its context that SGLang gives to no request."""
 

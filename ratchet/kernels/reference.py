@@ -114,8 +114,8 @@ def attention(
 ) -> Tensor:
     """Return causal attention of packed segments, each seeing its parent's tokens and its own past.
 
-    `bf16` computes it on bfloat16 copies of queries, keys and values, as a GPU's sampler holds them, and is many times
-    faster there; the result is float32. `work` is what computes it, `attend` if None.
+    `bf16` computes it on bfloat16 copies of queries, keys and values, as a GPU's sampler holds them; the result is
+    float32. `work` is what computes it, `attend` if None.
 
     Shapes: qkv (T, (H+2G)*D) raw projection; cos_sin (positions, D) whole table; result (T, H*D).
     """
